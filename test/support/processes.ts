@@ -1,0 +1,200 @@
+// Runs the real programs: our two binaries from their sources, and the public MCP servers. Each ends when its owner lets go.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eventually } from "./eventually.ts";
+
+const root = join(import.meta.dirname, "../..");
+const outputCharactersMax = 4 * 1024 * 1024;
+
+/** A program that runs until it is stopped. */
+export interface RunningProcess extends AsyncDisposable {
+  readonly pid: number;
+  stdout(): string;
+  stderr(): string;
+  /** Exit code once it ended; -1 when a signal ended it. */
+  readonly ended: Promise<number>;
+  /** SIGTERM, then SIGKILL after 10 s. Gives the exit code. */
+  stop(): Promise<number>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+export interface ProcessOptions {
+  readonly env?: Record<string, string>;
+  readonly cwd?: string;
+}
+
+/** Starts a program. It is killed when this process exits, whatever happens. */
+export function startProcess(command: string, args: readonly string[], options: ProcessOptions = {}): RunningProcess {
+  const child = spawn(command, [...args], {
+    cwd: options.cwd ?? root,
+    env: { ...process.env, ...options.env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const output = { stdout: capture(child, "stdout"), stderr: capture(child, "stderr") };
+  const onExit = () => child.kill("SIGKILL");
+  process.once("exit", onExit);
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => {
+      process.off("exit", onExit);
+      resolve(code ?? -1);
+    });
+  });
+  ended.catch(() => undefined); // who waits for it sees it
+  async function stop(): Promise<number> {
+    child.kill("SIGTERM");
+    const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    return ended.finally(() => clearTimeout(timer));
+  }
+  return {
+    pid: child.pid ?? -1,
+    ...output,
+    ended,
+    stop,
+    kill: (signal) => void child.kill(signal),
+    [Symbol.asyncDispose]: async () => void (await stop()),
+  };
+}
+
+function capture(child: ChildProcess, name: "stdout" | "stderr"): () => string {
+  let text = "";
+  child[name]?.on("data", (chunk: Buffer) => {
+    text = (text + chunk).slice(-outputCharactersMax);
+  });
+  return () => text;
+}
+
+/** What a program that ran to its end left. */
+export interface Finished {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end, at most `ms` (default 60,000). */
+export async function runProcess(
+  command: string,
+  args: readonly string[],
+  options: ProcessOptions & { ms?: number } = {},
+): Promise<Finished> {
+  const child = startProcess(command, args, options);
+  const timer = setTimeout(() => child.kill("SIGKILL"), options.ms ?? 60_000);
+  const code = await child.ended.finally(() => clearTimeout(timer));
+  return { code, stdout: child.stdout(), stderr: child.stderr() };
+}
+
+/** Runs `vmcp …` to its end. */
+export const runVmcp = (args: readonly string[], options: ProcessOptions & { ms?: number } = {}): Promise<Finished> =>
+  runProcess(process.execPath, [join(root, "cli/vmcp.ts"), ...args], options);
+
+/** Runs `vmcpctl … ` against a control plane to its end. */
+export const runVmcpctl = (server: string, args: readonly string[]): Promise<Finished> =>
+  runProcess(process.execPath, [join(root, "cli/vmcpctl.ts"), ...args], { env: { VMCP_SERVER: server } });
+
+/** A `vmcp serve`, `control-plane` or `proxy` that listens. */
+export interface RunningVmcp extends RunningProcess {
+  /** Of the proxy, `http://127.0.0.1:PORT`; empty for a control plane. */
+  readonly address: string;
+  /** Of the control plane, `HOST:PORT`; empty for a proxy. */
+  readonly adminAddress: string;
+  /** Every log line so far, parsed. */
+  logs(): LogLine[];
+}
+
+export type LogLine = Record<string, unknown> & { readonly msg?: string };
+
+/** Starts `vmcp …` and waits until it listens; with `isReady` (default, when it has a proxy) also until `/readyz` says so. */
+export async function startVmcp(
+  args: readonly string[],
+  options: ProcessOptions & { isReady?: boolean } = {},
+): Promise<RunningVmcp> {
+  const child = startProcess(process.execPath, [join(root, "cli/vmcp.ts"), ...args], options);
+  const logs = () => child.stderr().split("\n").flatMap(parseLine);
+  const exit = child.ended.then((code) => {
+    throw new Error(`vmcp ${args.join(" ")} ended with ${code}:\n${child.stderr()}${child.stdout()}`);
+  });
+  exit.catch(() => undefined);
+  try {
+    const awaited = eventually(`vmcp ${args[0]} listens`, () => findAddresses(args[0], logs()), 20_000);
+    const { address, adminAddress } = await Promise.race([awaited, exit]);
+    if (address && options.isReady !== false) {
+      const ready = eventually(
+        `${address}/readyz answers 200`,
+        async () => (await fetch(`${address}/readyz`)).status === 200,
+        20_000,
+      );
+      await Promise.race([ready, exit]);
+    }
+    return { ...child, address, adminAddress, logs };
+  } catch (error) {
+    await child.stop();
+    throw new Error(`${(error as Error).message}\n${child.stderr().slice(-4_000)}`, { cause: error });
+  }
+}
+
+function findAddresses(command: string | undefined, logs: readonly LogLine[]) {
+  const listening = logs.filter(({ msg }) => msg === "listening");
+  const find = (key: string) => String(listening.find((line) => line[key] !== undefined)?.[key] ?? "");
+  const address = find("address");
+  const adminAddress = find("adminAddress");
+  const isUp = (command === "control-plane" || address !== "") && (command === "proxy" || adminAddress !== "");
+  return isUp ? { address, adminAddress } : undefined;
+}
+
+function parseLine(line: string): LogLine[] {
+  try {
+    return line.startsWith("{") ? [JSON.parse(line) as LogLine] : [];
+  } catch {
+    return [];
+  }
+}
+
+/** A real `server-everything` over streamable HTTP. */
+export async function startEverything(port?: number): Promise<RunningProcess & { readonly url: string; readonly port: number }> {
+  const own = port ?? (await freePort());
+  const script = join(root, "node_modules/@modelcontextprotocol/server-everything/dist/index.js");
+  const child = startProcess(process.execPath, [script, "streamableHttp"], { env: { PORT: String(own) } });
+  const url = `http://127.0.0.1:${own}/mcp`;
+  await eventually("server-everything answers", async () => (await fetch(url)).status > 0, 20_000);
+  return { ...child, url, port: own };
+}
+
+/** The command and arguments of an installed stdio server. */
+export function stdioServer(
+  name: "memory" | "filesystem" | "everything",
+  ...args: string[]
+): { command: string; args: string[] } {
+  return {
+    command: process.execPath,
+    args: [join(root, `node_modules/@modelcontextprotocol/server-${name}/dist/index.js`), ...args],
+  };
+}
+
+/** A port that was free a moment ago, for programs that can't be told "any". */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** A directory that goes away with its owner. */
+export async function temporaryDirectory(): Promise<
+  AsyncDisposable & { readonly path: string; write(name: string, text: string): Promise<string> }
+> {
+  const path = await mkdtemp(join(tmpdir(), "vmcp-test-"));
+  return {
+    path,
+    write: async (name, text) => {
+      await writeFile(join(path, name), text);
+      return join(path, name);
+    },
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
+  };
+}
