@@ -16,6 +16,8 @@ export interface Problem {
   readonly resource?: string;
   /** Keys and indices from the resource's spec down to the culprit; empty for the whole. */
   readonly path: readonly (string | number)[];
+  /** The culprit is the last key of the path itself, not its value. */
+  readonly onKey?: boolean;
   /** Where in the text; unset for what did not come from a text. */
   readonly place?: Place;
 }

@@ -1,0 +1,95 @@
+// One declaration by itself: its shape, then the rules within it. Faults in the shape do not hide the rules, because
+// the rules see what is left when everything faulty is taken out.
+import type { z } from "zod";
+import { explain, valueAt } from "./explain.ts";
+import type { Problem } from "./problems.ts";
+import { backendRules } from "./schema/backends.ts";
+import type { Path, Say } from "./schema/fields.ts";
+import { authPolicy, authRules, backend, group, virtualServer, virtualServerRules } from "./schema/virtual-server.ts";
+
+export type SpecKind = "group" | "backend" | "virtualServer" | "authPolicy";
+
+export interface Inspected {
+  readonly problems: readonly Problem[];
+  /** Proto JSON, every value in its normal form; undefined when there are errors in the shape. */
+  readonly json: z.core.util.JSONType | undefined;
+  /** What is sound of it. */
+  readonly part: unknown;
+}
+
+/** Any scalar of the text as it is written there, for keys that want text and got `1.10`. */
+export type WrittenText = (path: Path) => string | undefined;
+
+const kinds: Record<SpecKind, { schema: z.ZodType; rules: (part: never, say: Say) => void }> = {
+  group: { schema: group, rules: () => {} },
+  backend: { schema: backend, rules: backendRules },
+  virtualServer: { schema: virtualServer, rules: virtualServerRules },
+  authPolicy: { schema: authPolicy, rules: authRules },
+};
+
+/** `input` is a spec as proto JSON, or as it stands in a file. */
+export function inspect(kind: SpecKind, input: unknown, writtenText: WrittenText = () => undefined): Inspected {
+  const { schema, rules } = kinds[kind];
+  let value = input;
+  let parsed = schema.safeParse(value);
+  if (!parsed.success) {
+    value = repair(value, parsed.error.issues, writtenText);
+    parsed = schema.safeParse(value);
+  }
+  const shape = parsed.success ? [] : explain(parsed.error.issues, value);
+  const part = parsed.success ? parsed.data : prune(value, parsed.error.issues);
+  return {
+    problems: [...shape, ...ruleProblems(rules, part, shape)],
+    json: parsed.success ? (parsed.data as z.core.util.JSONType) : undefined,
+    part,
+  };
+}
+
+function ruleProblems(rules: (part: never, say: Say) => void, part: unknown, shape: readonly Problem[]): Problem[] {
+  if (typeof part !== "object" || part === null) return [];
+  const faulty = new Set(shape.map((problem) => JSON.stringify(problem.path)));
+  const problems: Problem[] = [];
+  rules(part as never, (path, message, { hint, severity = "error" } = {}) => {
+    // What was taken out is missing now, and has been reported for what it was.
+    const isKnown = path.some((_, index) => faulty.has(JSON.stringify(path.slice(0, index + 1)))) || faulty.has("[]");
+    if (!isKnown) problems.push({ severity, message, ...(hint !== undefined && { hint }), path });
+  });
+  return problems;
+}
+
+/** As Go's YAML reader has it: `1.10` where text is wanted is the text "1.10", and a key without a value is not there. */
+function repair(input: unknown, issues: readonly z.core.$ZodIssue[], writtenText: WrittenText): unknown {
+  const value = structuredClone(input);
+  for (const issue of issues) {
+    const path = issue.path as Path;
+    const seen = valueAt(value, path);
+    const key = path.at(-1);
+    const parent = valueAt(value, path.slice(0, -1)) as Record<string | number, unknown> | undefined;
+    if (key === undefined || parent === undefined || issue.code === "unrecognized_keys") continue;
+    if (seen === null && !Array.isArray(parent)) delete parent[key];
+    const isScalar = typeof seen === "number" || typeof seen === "boolean";
+    const written = isScalar && issue.code === "invalid_type" && issue.expected === "string" ? writtenText(path) : undefined;
+    if (written !== undefined && !/^a duration/.test(issue.message)) parent[key] = written;
+  }
+  return value;
+}
+
+function prune(input: unknown, issues: readonly z.core.$ZodIssue[]): unknown {
+  const value = structuredClone(input);
+  for (const issue of issues) {
+    const path = issue.path as Path;
+    if (issue.code === "unrecognized_keys") for (const key of issue.keys) remove(value, [...path, key]);
+    else if (path.length === 0) return undefined;
+    else remove(value, path);
+  }
+  return value;
+}
+
+// Entries of lists stay as undefined, so that the places of the others do not move.
+function remove(value: unknown, path: Path): void {
+  const parent = valueAt(value, path.slice(0, -1)) as Record<string | number, unknown> | undefined;
+  const key = path.at(-1);
+  if (typeof parent !== "object" || parent === null || key === undefined || !Object.hasOwn(parent, key)) return;
+  if (Array.isArray(parent)) parent[key as number] = undefined;
+  else delete parent[key];
+}

@@ -1,0 +1,107 @@
+// The rules between declarations: what one names, another must declare.
+import { didYouMean } from "./nearest.ts";
+import type { Problem } from "./problems.ts";
+import type { Path } from "./schema/fields.ts";
+import type { VirtualServerPart } from "./schema/virtual-server.ts";
+
+/** A declaration whose shape was inspected; `part` is what is sound of it. */
+export interface Declared {
+  readonly name: string;
+  readonly kind: "group" | "backend" | "virtualServer" | "authPolicy";
+  readonly part: unknown;
+}
+
+/** `isPartial`: more is declared elsewhere, so what is missing here may be there. */
+export function referenceProblems(all: readonly Declared[], isPartial: boolean): Problem[] {
+  const groups = namesOf(all, "group", "groups/");
+  const policies = namesOf(all, "authPolicy", "authPolicies/");
+  const problems: Problem[] = [];
+  for (const { name, kind, part } of all) {
+    if (kind === "backend") {
+      const [, groupName = ""] = name.split("/");
+      if (isPartial || groups.has(groupName)) continue;
+      const hint = didYouMean(groupName, groups) ?? `declare it too: kind: Group, name: ${groupName}`;
+      problems.push({
+        severity: "error",
+        message: `group ${JSON.stringify(groupName)} is not declared`,
+        hint,
+        resource: name,
+        path: ["group"],
+      });
+    }
+    if (kind !== "virtualServer" || typeof part !== "object" || part === null) continue;
+    const report = (severity: Problem["severity"], path: Path, message: string, hint?: string) =>
+      problems.push({ severity, message, ...(hint !== undefined && { hint }), resource: name, path });
+    const value = part as VirtualServerPart;
+    const hasOwn = (value.backends ?? []).length > 0;
+    if (value.groupRef !== undefined && !hasOwn && !groups.has(value.groupRef) && !isPartial) {
+      const hint =
+        didYouMean(value.groupRef, groups) ??
+        "declare its backends under backends:, or start a discovery provider that knows the group";
+      report(
+        "warning",
+        ["groupRef"],
+        `group ${JSON.stringify(value.groupRef)} is not declared here, so it has no backends unless discovery finds them`,
+        hint,
+      );
+    }
+    if (value.authPolicyRef !== undefined && !policies.has(value.authPolicyRef) && !isPartial) {
+      report(
+        "error",
+        ["authPolicyRef"],
+        `auth policy ${JSON.stringify(value.authPolicyRef)} is not declared`,
+        didYouMean(value.authPolicyRef, policies),
+      );
+    }
+    const members = membersOf(value, all);
+    if (members !== undefined) workloadProblems(value, members, hasOwn, report);
+  }
+  return problems;
+}
+
+function workloadProblems(
+  value: VirtualServerPart,
+  members: ReadonlySet<string>,
+  hasOwn: boolean,
+  report: (severity: "error", path: Path, message: string, hint?: string) => void,
+): void {
+  const owner = hasOwn ? "backends" : `group ${JSON.stringify(value.groupRef)}`;
+  for (const [path, workload] of workloadsNamed(value)) {
+    if (members.has(workload)) continue;
+    const hint = didYouMean(workload, members) ?? `${owner} has ${[...members].slice(0, 20).join(", ")}`;
+    report("error", path, `${owner} has no backend ${JSON.stringify(workload)}`, hint);
+  }
+}
+
+/** Every place where a virtual server names a backend. */
+function workloadsNamed(value: VirtualServerPart): [Path, string][] {
+  const tools = (value.aggregation?.tools ?? []).map(
+    (entry, index) => [["aggregation", "tools", index, "workload"], entry?.workload] as const,
+  );
+  const order = (value.aggregation?.conflictResolutionConfig?.priorityOrder ?? []).map(
+    (name, index) => [["aggregation", "conflictResolutionConfig", "priorityOrder", index], name] as const,
+  );
+  const auth = Object.keys(value.outgoingAuth?.backends ?? {}).map((name) => [["outgoingAuth", "backends", name], name] as const);
+  const timeouts = Object.keys(value.operational?.timeouts?.perWorkload ?? {}).map(
+    (name) => [["operational", "timeouts", "perWorkload", name], name] as const,
+  );
+  return [...tools, ...order, ...auth, ...timeouts].flatMap(([path, name]) => (name === undefined ? [] : [[[...path], name]]));
+}
+
+/** Names of a virtual server's backends; undefined when they are not all known here. */
+function membersOf(value: VirtualServerPart, all: readonly Declared[]): ReadonlySet<string> | undefined {
+  const own = value.backends ?? [];
+  if (own.length > 0) {
+    const names = own.map((entry) => entry?.name);
+    return names.every((name) => name !== undefined) ? new Set(names) : undefined;
+  }
+  if (value.groupRef === undefined) return undefined;
+  const members = namesOf(all, "backend", `groups/${value.groupRef}/backends/`);
+  return members.size > 0 ? members : undefined;
+}
+
+function namesOf(all: readonly Declared[], kind: Declared["kind"], prefix: string): Set<string> {
+  return new Set(
+    all.filter((entry) => entry.kind === kind && entry.name.startsWith(prefix)).map((entry) => entry.name.slice(prefix.length)),
+  );
+}

@@ -1,0 +1,45 @@
+// Which keys hold secrets, so that no report ever shows one.
+
+/** Blocks of outgoing auth: whatever is in them counts as secret, unless it is known to be harmless. A mistyped key must not leak. */
+const credentialBlocks: ReadonlySet<string> = new Set(["headerInjection", "tokenExchange", "xaa", "obo"]);
+
+const harmlessKeys: ReadonlySet<string> = new Set([
+  "headerName",
+  "tokenUrl",
+  "clientId",
+  "audience",
+  "scopes",
+  "subjectTokenType",
+  "subjectProviderName",
+  "subjectTokenProviderName",
+  "idpTokenUrl",
+  "idpClientId",
+  "targetTokenUrl",
+  "insecureTargetTokenUrl",
+  "targetClientId",
+  "targetAudience",
+  "targetResource",
+  "cacheSkewSeconds",
+]);
+
+const headerMaps: ReadonlySet<string> = new Set(["headers", "embeddingHeaders"]);
+
+const secretWord =
+  /secret|passw(or)?d|passphrase|headerval|authorization|cookie|credential|private_?key|api_?-?key|access_?key|(^|[_-]|[a-z])token$|(^|_)(pwd|pat|key|auth)$/i;
+
+/** Whether a value below a key of this name is likely a secret. `…Env` keys hold the name of one, not the secret. */
+export function isSecretName(name: string): boolean {
+  return secretWord.test(name) && !name.endsWith("Env") && !/url$/i.test(name) && !/tokentype$/i.test(name);
+}
+
+/** Whether the value at `path` must not be shown. */
+export function isSecretPath(path: readonly (string | number)[]): boolean {
+  return path.some((part, index) => {
+    if (typeof part !== "string") return false;
+    if (isSecretName(part)) return true;
+    const parent = path[index - 1];
+    if (typeof parent !== "string") return false;
+    if (headerMaps.has(parent)) return true;
+    return credentialBlocks.has(parent) && !harmlessKeys.has(part) && !part.endsWith("Env");
+  });
+}
