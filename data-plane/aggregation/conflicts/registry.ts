@@ -1,0 +1,7 @@
+// Strategy → resolver.
+import { manual } from "./manual.ts";
+import { prefix } from "./prefix.ts";
+import { priority } from "./priority.ts";
+import type { Resolver } from "./resolver.ts";
+
+export const resolvers: Readonly<Record<string, Resolver>> = { prefix, priority, manual };

@@ -1,0 +1,49 @@
+// A list as prepared result texts, page by page.
+import { createHash } from "node:crypto";
+
+const pageItemsMax = 1_000;
+const pageBytesMax = 1024 * 1024;
+
+export interface PreparedList {
+  /** Names the content; equal lists have equal digests. */
+  readonly digest: string;
+  /** The result text of the page a cursor names, the first without a cursor; undefined when the cursor is not of this list. */
+  page(cursor: string | undefined): Buffer | undefined;
+}
+
+/** `field` is the member of the result that holds the items. */
+export function prepareList(field: string, items: readonly Buffer[]): PreparedList {
+  const digest = createHash("sha256").update(items.length.toString());
+  for (const item of items) digest.update(item).update("\n");
+  const name = digest.digest("base64url").slice(0, 16);
+  const groups = paged(items);
+  const cursorOf = (page: number): string => Buffer.from(`${name}.${page}`).toString("base64url");
+  const pages = groups.map((group, i) => {
+    const next = i + 1 < groups.length ? `],"nextCursor":"${cursorOf(i + 1)}"}` : "]}";
+    return Buffer.concat([
+      Buffer.from(`{"${field}":[`),
+      ...group.flatMap((item, n) => (n > 0 ? [comma, item] : [item])),
+      Buffer.from(next),
+    ]);
+  });
+  const byCursor = new Map(pages.map((page, i) => [i === 0 ? undefined : cursorOf(i), page]));
+  return { digest: name, page: (cursor) => byCursor.get(cursor) };
+}
+
+const comma = Buffer.from(",");
+
+function paged(items: readonly Buffer[]): Buffer[][] {
+  const pages: Buffer[][] = [[]];
+  let bytes = 0;
+  for (const item of items) {
+    const page = pages.at(-1) as Buffer[];
+    if (page.length > 0 && (page.length >= pageItemsMax || bytes + item.length > pageBytesMax)) {
+      pages.push([item]);
+      bytes = item.length;
+    } else {
+      page.push(item);
+      bytes += item.length;
+    }
+  }
+  return pages;
+}

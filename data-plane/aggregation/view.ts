@@ -1,0 +1,144 @@
+// What clients of one virtual server see: the catalogs of its backends under the operator's rules, prepared so that a
+// request only looks up.
+import type { Aggregation } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
+import { type Catalog, type ListKind, listKinds } from "../backends/catalog.ts";
+import { withMembers } from "../mcp/scan.ts";
+import { mergeInstructions } from "./instructions.ts";
+import { type Candidate, resolveNames } from "./names.ts";
+import { exposeTool, hiddenBy, overrideOf } from "./overrides.ts";
+import { type PreparedList, prepareList } from "./pages.ts";
+import { indexTemplates, type OwnedUri, resolveUris, type TemplateIndex } from "./resources.ts";
+
+/** Where a call goes. */
+export interface Route {
+  readonly backend: string;
+  /** The backend's own name or URI. */
+  readonly original: string;
+}
+
+/** One line of the report to the operator; hidden things have no `exposed`. */
+export interface ViewLine extends Route {
+  readonly kind: "tool" | "prompt" | "resource" | "template";
+  readonly exposed: string;
+  readonly decidedBy: string;
+}
+
+export interface View {
+  readonly lists: Readonly<Record<ListKind, PreparedList>>;
+  readonly tools: ReadonlyMap<string, Route>;
+  readonly prompts: ReadonlyMap<string, Route>;
+  readonly resources: ReadonlyMap<string, Route>;
+  readonly templates: ReadonlyMap<string, Route>;
+  readonly templateIndex: TemplateIndex;
+  readonly instructions: string | undefined;
+  /** Capabilities some backend declared, or may declare once it was reached. */
+  readonly offers: ReadonlySet<string>;
+  readonly lines: readonly ViewLine[];
+}
+
+/** A backend's part; without a catalog it was never reached. */
+export interface Source {
+  readonly backend: string;
+  readonly catalog: Catalog | undefined;
+}
+
+interface Offer extends Candidate {
+  readonly item: Catalog["tools"][number];
+}
+
+/** Merges catalogs. The same sources and rules give the same bytes, on every proxy. */
+export function createView(aggregation: Aggregation, unsorted: readonly Source[]): View {
+  const sources = [...unsorted].sort((a, b) => (a.backend < b.backend ? -1 : 1));
+  const lines: ViewLine[] = [];
+  const tools = mergeTools(aggregation, sources, lines);
+  const prompts = mergePrompts(aggregation, sources, lines);
+  const resources = mergeUris("resources", aggregation, sources, lines);
+  const templates = mergeUris("templates", aggregation, sources, lines);
+  return {
+    lists: {
+      tools: prepareList(listKinds.tools.field, tools.json),
+      prompts: prepareList(listKinds.prompts.field, prompts.json),
+      resources: prepareList(listKinds.resources.field, resources.json),
+      templates: prepareList(listKinds.templates.field, templates.json),
+    },
+    tools: tools.routes,
+    prompts: prompts.routes,
+    resources: resources.routes,
+    templates: templates.routes,
+    templateIndex: indexTemplates(templates.owned),
+    instructions: mergeInstructions(
+      sources.map(({ backend, catalog }) => ({ backend, instructions: catalog?.facts.instructions })),
+    ),
+    offers: new Set(sources.flatMap(({ catalog }) => (catalog ? Object.keys(catalog.facts.capabilities) : everyCapability))),
+    lines,
+  };
+}
+
+const everyCapability = ["tools", "prompts", "resources", "completions", "logging"];
+
+interface Merged {
+  readonly json: Buffer[];
+  readonly routes: Map<string, Route>;
+}
+
+function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[]): Merged {
+  const visible: Offer[] = [];
+  for (const { backend, catalog } of sources) {
+    for (const item of catalog?.tools ?? []) {
+      const wanted = overrideOf(aggregation, backend, item.key)?.name || item.key;
+      const hidden = hiddenBy(aggregation, backend, wanted);
+      if (hidden) lines.push({ kind: "tool", exposed: "", backend, original: item.key, decidedBy: hidden });
+      else visible.push({ backend, original: item.key, wanted, item });
+    }
+  }
+  return mergeNamed("tool", aggregation, visible, lines, ({ item, backend, original }, exposed) =>
+    exposeTool(item, exposed, overrideOf(aggregation, backend, original)),
+  );
+}
+
+function mergePrompts(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[]): Merged {
+  const offers = sources.flatMap(({ backend, catalog }) =>
+    (catalog?.prompts ?? []).map((item) => ({ backend, original: item.key, wanted: item.key, item })),
+  );
+  return mergeNamed("prompt", aggregation, offers, lines, ({ item }, exposed) => exposeTool(item, exposed, undefined));
+}
+
+function mergeNamed(
+  kind: "tool" | "prompt",
+  aggregation: Aggregation,
+  offers: readonly Offer[],
+  lines: ViewLine[],
+  expose: (offer: Offer, exposed: string) => Buffer,
+): Merged {
+  const merged: Merged = { json: [], routes: new Map() };
+  for (const { candidate, exposed, decidedBy } of resolveNames(offers, aggregation)) {
+    const { backend, original } = candidate;
+    lines.push({ kind, exposed: exposed ?? "", backend, original, decidedBy });
+    if (exposed === undefined) continue;
+    merged.json.push(expose(candidate, exposed));
+    merged.routes.set(exposed, { backend, original });
+  }
+  return merged;
+}
+
+function mergeUris(
+  kind: "resources" | "templates",
+  aggregation: Aggregation,
+  sources: readonly Source[],
+  lines: ViewLine[],
+): Merged & { owned: OwnedUri[] } {
+  const offers = sources.flatMap(({ backend, catalog }) => (catalog?.[kind] ?? []).map((item) => ({ backend, item })));
+  const owned = resolveUris(offers, aggregation);
+  const { key } = listKinds[kind];
+  for (const { backend, item, exposed } of owned) {
+    const decidedBy = exposed === item.key ? "unique" : "conflict";
+    lines.push({ kind: kind === "resources" ? "resource" : "template", exposed, backend, original: item.key, decidedBy });
+  }
+  return {
+    owned,
+    json: owned.map(({ item, exposed }) =>
+      exposed === item.key ? item.json : withMembers(item.json, { [key]: JSON.stringify(exposed) }),
+    ),
+    routes: new Map(owned.map(({ backend, item, exposed }) => [exposed, { backend, original: item.key }])),
+  };
+}

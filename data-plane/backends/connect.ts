@@ -1,0 +1,134 @@
+// Transport → how sessions with a backend are opened.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Log } from "../../common/log.ts";
+import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import { resolveReference } from "../outgoing-auth/references.ts";
+import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import { BackendError, reasonOf } from "./errors.ts";
+import type { ClientFacts, Leg } from "./leg.ts";
+import { openPipedLeg } from "./piped.ts";
+import { openSse } from "./sse.ts";
+import { openStdio } from "./stdio.ts";
+import { createHttpEndpoint } from "./streamable-http.ts";
+
+/** Opens sessions with one backend. */
+export interface Connector {
+  /** Throws BackendError. */
+  openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg>;
+  /** Ends everything it opened. */
+  close(): Promise<void>;
+}
+
+interface ConnectOptions {
+  readonly spec: BackendSpec;
+  readonly credential: ShowCredential;
+  readonly log: Log;
+}
+
+const connectors: Readonly<Record<string, (options: ConnectOptions) => Connector>> = {
+  "streamable-http": ({ spec, credential, log }) => createHttpEndpoint({ url: spec.url, credential, log }),
+  sse: connectSse,
+  stdio: connectStdio,
+};
+
+/** The connector of a backend's transport; throws an Error fit for the operator when it can't be made here. */
+export function createConnector(options: ConnectOptions): Connector {
+  const connect = connectors[options.spec.transport];
+  if (!connect) throw new Error(`transport "${options.spec.transport}" is not supported`);
+  return connect(options);
+}
+
+function connectSse({ spec, credential, log }: ConnectOptions): Connector {
+  return {
+    async openLeg(client, signal) {
+      const headers = await credential();
+      return openPipedLeg(
+        (events) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events),
+        client,
+        signal,
+      );
+    },
+    close: async () => undefined, // every leg is its own connection, closed by whoever opened it
+  };
+}
+
+const restartMs = { first: 500, most: 30_000, healthyAfter: 30_000 };
+
+/** One child process for all sessions; started at first use, started again (not sooner than the backoff says) when it is gone. */
+function connectStdio({ spec, log }: ConnectOptions): Connector {
+  const env = Object.fromEntries(Object.entries(spec.env).map(([name, value]) => [name, resolveReference(value)]));
+  const program = { command: spec.command, args: spec.args, env, log, name: spec.name, ...(spec.cwd ? { cwd: spec.cwd } : {}) };
+  let child: Promise<Leg> | undefined;
+  let startedAtMs = 0;
+  let delayMs = 0;
+  let isClosed = false;
+
+  async function start(client: ClientFacts): Promise<Leg> {
+    const waitMs = startedAtMs + delayMs - performance.now();
+    if (waitMs > 0) await sleep(waitMs);
+    if (isClosed) throw new BackendError("unavailable", "not_executed", "the backend was removed");
+    delayMs =
+      performance.now() - startedAtMs > restartMs.healthyAfter
+        ? restartMs.first
+        : Math.min(restartMs.most, delayMs * 2 || restartMs.first);
+    startedAtMs = performance.now();
+    return openPipedLeg((events) => openStdio(program, events), client, startDeadline());
+  }
+
+  function shared(client: ClientFacts): Promise<Leg> {
+    const started = start(client);
+    child = started;
+    started.catch(() => {
+      if (child === started) child = undefined;
+    });
+    return started;
+  }
+
+  return {
+    async openLeg(client, signal) {
+      const current = await child?.catch(() => undefined);
+      const leg = await abortable(
+        current && !current.isClosed ? Promise.resolve(current) : child && !current ? child : shared(client),
+        signal,
+      );
+      return {
+        facts: leg.facts,
+        get isClosed() {
+          return leg.isClosed;
+        },
+        request: leg.request,
+        notify: leg.notify,
+        listen: leg.listen,
+        close: async () => undefined, // the child outlives any one session
+      };
+    },
+    async close() {
+      isClosed = true;
+      await (await child?.catch(() => undefined))?.close();
+    },
+  };
+}
+
+const startMs = 30_000; // package runners download first
+
+function startDeadline(): AbortSignal {
+  const limit = new AbortController();
+  setTimeout(
+    () => limit.abort(new BackendError("timeout", "not_executed", `did not answer initialize within ${startMs / 1000} s`)),
+    startMs,
+  ).unref();
+  return limit.signal;
+}
+
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise
+      .then(resolve, (error: unknown) =>
+        reject(error instanceof BackendError ? error : new BackendError("unavailable", "not_executed", reasonOf(error), error)),
+      )
+      .finally(() => signal.removeEventListener("abort", abort));
+  });
+}

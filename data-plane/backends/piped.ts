@@ -1,0 +1,156 @@
+// A session over a pipe (stdio, HTTP+SSE): one connection carries every message, so calls are told apart by ids of our own.
+// A stdio server is shared by all client sessions; that is what a server that reads one pipe can offer.
+import { type Message, parseSpan, readMessage, withId } from "../mcp/json-rpc.ts";
+import { member, type Span, splice } from "../mcp/scan.ts";
+import { BackendError, reasonOf } from "./errors.ts";
+import {
+  answerServerRequest,
+  type ClientFacts,
+  cancelled,
+  initializedNotification,
+  initializeRequest,
+  type Leg,
+  type RequestOptions,
+  readServerFacts,
+} from "./leg.ts";
+import type { Pipe, PipeEvents } from "./pipe.ts";
+
+interface Pending {
+  readonly message: Message;
+  /** Raw text of the client's progress token, when it gave one. */
+  readonly progressToken: string | undefined;
+  readonly onMessage: ((message: Message) => void) | undefined;
+  settle(outcome: Message | BackendError): void;
+}
+
+/** Opens a pipe and the session on it; throws BackendError, with the pipe closed. */
+export async function openPipedLeg(
+  open: (events: PipeEvents) => Promise<Pipe>,
+  client: ClientFacts,
+  signal: AbortSignal,
+): Promise<Leg> {
+  const pending = new Map<string, Pending>();
+  const listeners = new Set<(message: Message) => void>();
+  let lastId = 0;
+  let closed: BackendError | undefined;
+  let onEnd: () => void = () => undefined;
+  const ended = new Promise<void>((resolve) => {
+    onEnd = resolve;
+  });
+
+  const pipe = await open({ onMessage: receive, onClose: (reason) => end(reason) }).catch((error: unknown) => {
+    throw new BackendError("unavailable", "not_executed", reasonOf(error), error);
+  });
+
+  function end(reason: Error | undefined): void {
+    if (closed) return;
+    closed = new BackendError("unavailable", "unknown", reason ? reasonOf(reason) : "the connection was closed", reason);
+    for (const call of pending.values()) call.settle(closed);
+    pending.clear();
+    onEnd();
+  }
+
+  function receive(json: Buffer): void {
+    const message = readOrUndefined(json);
+    if (!message) return; // noise; the call it may have been for ends by its deadline
+    if (message.method !== undefined && message.id !== undefined) {
+      pipe.send(answerServerRequest(message)).catch(() => undefined);
+    } else if (message.method !== undefined) deliver(message);
+    else if (message.id !== undefined) {
+      const call = pending.get(message.id);
+      pending.delete(message.id);
+      call?.settle(readMessage(withId(message, call.message.id as string)));
+    }
+  }
+
+  function deliver(message: Message): void {
+    if (message.method === "notifications/progress") {
+      const token = tokenSpan(message);
+      const call = token && pending.get(textOf(message, token));
+      if (call?.progressToken !== undefined)
+        call.onMessage?.(readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])));
+    } else if (message.method === "notifications/message") {
+      // A log line names no call: it can only be told whose it is while there is just one.
+      if (pending.size === 1) for (const call of pending.values()) call.onMessage?.(message);
+    } else for (const listener of listeners) listener(message);
+  }
+
+  function request(message: Message, { signal, onMessage }: RequestOptions): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      if (closed) return reject(new BackendError("unavailable", "not_executed", closed.message));
+      if (signal.aborted) return reject(signal.reason);
+      const id = String(++lastId);
+      const token = requestTokenSpan(message);
+      const abort = (): void => {
+        pending.delete(id);
+        reject(signal.reason);
+        pipe.send(cancelled({ ...message, id })).catch(() => undefined);
+      };
+      pending.set(id, {
+        message,
+        progressToken: token && textOf(message, token),
+        onMessage,
+        settle(outcome) {
+          signal.removeEventListener("abort", abort);
+          if (outcome instanceof BackendError) reject(outcome);
+          else resolve(outcome);
+        },
+      });
+      signal.addEventListener("abort", abort, { once: true });
+      const edits = [{ ...(message.idSpan as Span), text: id }, ...(token ? [{ ...token, text: id }] : [])];
+      pipe.send(splice(message.json, edits)).catch((error: unknown) => {
+        const call = pending.get(id);
+        pending.delete(id);
+        call?.settle(new BackendError("unavailable", "not_executed", reasonOf(error), error));
+      });
+    });
+  }
+
+  try {
+    const facts = readServerFacts(await request(initializeRequest(client), { signal }));
+    pipe.setProtocolVersion?.(facts.protocolVersion);
+    await pipe.send(initializedNotification);
+    return {
+      facts,
+      get isClosed() {
+        return closed !== undefined;
+      },
+      request,
+      notify: (message) => pipe.send(message),
+      async listen(onMessage, signal) {
+        listeners.add(onMessage);
+        const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+        await Promise.race([ended, aborted]);
+        listeners.delete(onMessage);
+        return true;
+      },
+      close: () => pipe.close(),
+    };
+  } catch (error) {
+    await pipe.close();
+    throw error;
+  }
+}
+
+function readOrUndefined(json: Buffer): Message | undefined {
+  try {
+    return readMessage(json);
+  } catch {
+    return undefined;
+  }
+}
+
+function tokenSpan(message: Message): Span | undefined {
+  return message.params && member(message.json, message.params.start, "progressToken");
+}
+
+function requestTokenSpan(message: Message): Span | undefined {
+  const params = parseSpan(message, message.params) as { _meta?: { progressToken?: unknown } } | undefined;
+  if (params?._meta?.progressToken === undefined) return undefined;
+  const meta = message.params && member(message.json, message.params.start, "_meta");
+  return meta && member(message.json, meta.start, "progressToken");
+}
+
+function textOf(message: Message, span: Span): string {
+  return message.json.toString("utf8", span.start, span.end);
+}

@@ -1,0 +1,104 @@
+// Keeps one backend's catalog true: connects, lists, hears list_changed, notices when the backend goes and comes back.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Message } from "../mcp/json-rpc.ts";
+import { readMessage, request } from "../mcp/json-rpc.ts";
+import { type Catalog, listCatalog } from "./catalog.ts";
+import { BackendError } from "./errors.ts";
+import type { Leg } from "./leg.ts";
+
+const attemptMs = 10_000;
+const pingMs = 5_000;
+const checkMs = 30_000;
+const settleMs = 50;
+const reopenMs = 1_000;
+const backoffMs = { first: 250, most: 5_000 };
+
+export interface WatchOptions {
+  open(signal: AbortSignal): Promise<Leg>;
+  onCatalog(catalog: Catalog): void;
+  onFailure(error: unknown): void;
+  readonly signal: AbortSignal;
+}
+
+/** Runs until `signal`; never rejects. */
+export async function watchCatalog(options: WatchOptions): Promise<void> {
+  const { signal } = options;
+  let failures = 0;
+  while (!signal.aborted) {
+    let leg: Leg | undefined;
+    try {
+      leg = await options.open(deadline(signal, attemptMs));
+      options.onCatalog(await listCatalog(leg, deadline(signal, attemptMs)));
+      failures = 0;
+      await follow(leg, options);
+    } catch (error) {
+      if (!signal.aborted) options.onFailure(error);
+    }
+    await leg?.close();
+    const most = Math.min(backoffMs.most, backoffMs.first * 2 ** failures++);
+    await sleep(most / 2 + (Math.random() * most) / 2, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+/** Follows one connection; throws when it is broken. */
+async function follow(leg: Leg, options: WatchOptions): Promise<void> {
+  const { signal } = options;
+  const stop = new AbortController();
+  const ended = AbortSignal.any([signal, stop.signal]);
+  let wake: () => void = () => undefined;
+  let isDirty = false;
+  let hasStream = true;
+  let isStreamOver = false;
+
+  function hear(message: Message): void {
+    if (!message.method?.endsWith("/list_changed")) return;
+    isDirty = true;
+    wake();
+  }
+  async function listen(): Promise<void> {
+    hasStream = await leg.listen(hear, ended).catch(() => true);
+    isStreamOver = true;
+    wake();
+  }
+  void listen();
+  ended.addEventListener("abort", () => wake(), { once: true });
+
+  try {
+    while (!signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, checkMs);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        if (isDirty || (isStreamOver && hasStream)) wake();
+      });
+      if (signal.aborted) return;
+      if (leg.isClosed) throw new BackendError("unavailable", "not_executed", "the connection was closed");
+      if (isStreamOver && hasStream) {
+        await ping(leg, signal);
+        await sleep(reopenMs, undefined, { signal });
+        isStreamOver = false;
+        isDirty = true; // what changed meanwhile was told to nobody
+        void listen();
+      }
+      if (isDirty || !hasStream) {
+        await sleep(settleMs, undefined, { signal });
+        isDirty = false;
+        options.onCatalog(await listCatalog(leg, deadline(signal, attemptMs)));
+      } else await ping(leg, signal);
+    }
+  } finally {
+    stop.abort();
+  }
+}
+
+async function ping(leg: Leg, signal: AbortSignal): Promise<void> {
+  await leg.request(readMessage(request("ping", undefined, '"vmcp-ping"')), { signal: deadline(signal, pingMs) });
+}
+
+function deadline(signal: AbortSignal, ms: number): AbortSignal {
+  const limit = new AbortController();
+  setTimeout(() => limit.abort(new BackendError("timeout", "unknown", `no answer within ${ms / 1000} s`)), ms).unref();
+  return AbortSignal.any([signal, limit.signal]);
+}

@@ -1,0 +1,6 @@
+// Who calls.
+
+export interface Identity {
+  readonly issuer: string;
+  readonly subject: string;
+}

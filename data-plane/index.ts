@@ -1,0 +1,120 @@
+// The door of the data plane, and the only file that knows all its rooms.
+import { randomUUID } from "node:crypto";
+import { createServer, type Server } from "node:http";
+import { type AddressInfo, isIP } from "node:net";
+import type { Log } from "../common/log.ts";
+import { createApp } from "./ingress/app.ts";
+import type { SnapshotRefusedError } from "./runtime.ts";
+import { createSessionStore } from "./session/store.ts";
+import { createLive } from "./sync/apply.ts";
+import { type Sync, startSync } from "./sync/stream.ts";
+
+export interface DataPlaneOptions {
+  /** Addresses of control planes. */
+  readonly controlPlanes: readonly string[];
+  /** Name of this proxy, stable over restarts. */
+  readonly id: string;
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly log: Log;
+  /** A session unused for so long is ended, milliseconds. Default 30 min. */
+  readonly sessionIdleMs?: number;
+  /** Largest request body, bytes. Default 1 MB. */
+  readonly bodyBytesMax?: number;
+  /** Host names clients may use, besides loopback names. */
+  readonly allowedHosts?: readonly string[];
+  /** Origins of web pages that may call, besides loopback ones. */
+  readonly allowedOrigins?: readonly string[];
+  /** Whether snapshots may start programs on this machine. Default false. */
+  readonly allowStdio?: boolean;
+  /** Hears of every snapshot that was refused. */
+  readonly onRefused?: (error: SnapshotRefusedError) => void;
+}
+
+export interface DataPlane extends AsyncDisposable {
+  /** `http://host:port` */
+  readonly address: string;
+}
+
+const sessionsMax = 10_000;
+const drainMs = 10_000;
+
+/** Listens at once, unready until the first snapshot is live. Rejects when the port is taken. */
+export async function startDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
+  const { log } = options;
+  const sessions = createSessionStore({ idleMs: options.sessionIdleMs ?? 30 * 60_000, sessionsMax });
+  let sync: Sync | undefined;
+  const live = createLive({ sessions, log, allowStdio: options.allowStdio ?? false, onChange: () => sync?.reportSoon() });
+  const app = createApp({
+    runtime: () => live.runtime,
+    sessions,
+    log,
+    bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
+    origin: {
+      isLoopback: isLoopback(options.host),
+      allowedHosts: (options.allowedHosts ?? []).map((host) => host.toLowerCase()),
+      allowedOrigins: options.allowedOrigins ?? [],
+    },
+  });
+  const server = createServer(serverLimits, app.callback());
+  server.keepAliveTimeout = 65_000; // longer than load balancers keep idle connections
+  await listen(server, options);
+  const { port } = server.address() as AddressInfo;
+  const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
+  log.info({ address }, "listening");
+
+  sync = startSync({
+    controlPlanes: options.controlPlanes,
+    node: { id: options.id, instanceId: randomUUID(), address },
+    live,
+    sessions,
+    log,
+    onRefused: (error) => options.onRefused?.(error),
+  });
+  const syncing = sync;
+
+  return {
+    address,
+    async [Symbol.asyncDispose]() {
+      await drain(server, () => {
+        for (const session of sessions.all()) session.stream?.end();
+      });
+      await syncing[Symbol.asyncDispose]();
+      await sessions[Symbol.asyncDispose]();
+      await live[Symbol.asyncDispose]();
+    },
+  };
+}
+
+// Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.
+const serverLimits = {
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  connectionsCheckingInterval: 1_000,
+  maxHeaderSize: 16 * 1024,
+};
+
+function listen(server: Server, { host, port }: DataPlaneOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+/** Takes no new connections, ends streams, lets calls finish for a while. */
+async function drain(server: Server, endStreams: () => void): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  endStreams();
+  server.closeIdleConnections();
+  const force = setTimeout(() => server.closeAllConnections(), drainMs);
+  await closed;
+  clearTimeout(force);
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}

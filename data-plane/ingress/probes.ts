@@ -1,0 +1,30 @@
+// What load balancers and people ask: is it alive, is it ready, what does it run.
+import { softwareVersion } from "../../common/version.ts";
+import type { Runtime } from "../runtime.ts";
+
+/** `GET /readyz`: ready means that there is a snapshot to serve. */
+export function readiness(runtime: Runtime): { status: number; body: object } {
+  if (runtime.version === "") return { status: 503, body: { status: "not_ready", reason: "no snapshot yet" } };
+  return { status: 200, body: { status: "ready", version: runtime.version } };
+}
+
+/** `GET /status`: the fields of the original, and every virtual server. */
+export function status(runtime: Runtime): object {
+  const backends = runtime.backends.map(({ resource, backend }) => ({
+    name: backend.name,
+    resource,
+    health: { ready: "healthy", connecting: "unknown", unavailable: "unhealthy" }[backend.state.state],
+    error: backend.state.error,
+    mcp_revision: backend.catalog?.facts.protocolVersion,
+    tools: backend.catalog?.tools.length,
+  }));
+  const servers = [...runtime.virtualServers.values()];
+  return {
+    version: softwareVersion,
+    snapshot: runtime.version,
+    healthy: backends.some(({ health }) => health === "healthy"),
+    group_ref: servers.length === 1 ? servers[0]?.spec.groupRef : undefined,
+    virtual_servers: servers.map(({ name, view }) => ({ name, path: `/${name}/mcp`, tools: view.tools.size })),
+    backends,
+  };
+}

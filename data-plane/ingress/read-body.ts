@@ -1,0 +1,21 @@
+// Reads a request body into one buffer, with a bound.
+import type { IncomingMessage } from "node:http";
+
+/** The whole body; undefined when it is larger than `bytesMax` (the rest is not read). Rejects when the client goes away. */
+export function readBody(request: IncomingMessage, bytesMax: number): Promise<Buffer | undefined> {
+  if (Number(request.headers["content-length"] ?? 0) > bytesMax) return Promise.resolve(undefined);
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    request.on("data", (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > bytesMax) {
+        request.pause();
+        resolve(undefined);
+      } else chunks.push(chunk);
+    });
+    request.once("end", () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
+    request.once("error", reject);
+    request.once("close", () => reject(new Error("the client went away")));
+  });
+}

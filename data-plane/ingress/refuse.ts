@@ -1,0 +1,18 @@
+// HTTP-level refusals of the MCP endpoint: a status and a JSON-RPC error without an id.
+import type { ServerResponse } from "node:http";
+import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
+
+/** `code` is the JSON-RPC code; the connection is closed when the request was not read to its end. */
+export function refuse(
+  response: ServerResponse,
+  status: number,
+  message: string,
+  options: { code?: number; headers?: Record<string, string> } = {},
+): void {
+  if (response.headersSent || response.destroyed) return;
+  const body = errorResponse(undefined, { code: options.code ?? errorCodes.invalidRequest, message });
+  const close = response.req.complete ? {} : { connection: "close" };
+  response
+    .writeHead(status, { "content-type": "application/json", "content-length": body.length, ...close, ...options.headers })
+    .end(body);
+}

@@ -1,0 +1,98 @@
+// JSON-RPC 2.0 messages as MCP uses them: bytes, plus where their parts stand.
+import { isAtEnd, JsonTextError, members, type Span, splice } from "./scan.ts";
+
+/** One message. Spans point into `json`; a message has a method (request, notification) or a result or error (response). */
+export interface Message {
+  readonly json: Buffer;
+  /** Raw JSON text of the id; undefined for notifications. */
+  readonly id: string | undefined;
+  readonly idSpan: Span | undefined;
+  readonly method: string | undefined;
+  readonly params: Span | undefined;
+  readonly result: Span | undefined;
+  readonly error: Span | undefined;
+}
+
+/** Codes of JSON-RPC 2.0 and of MCP up to 2025-11-25. */
+export const errorCodes = {
+  parse: -32700,
+  invalidRequest: -32600,
+  methodNotFound: -32601,
+  invalidParams: -32602,
+  internal: -32603,
+  resourceNotFound: -32002,
+} as const;
+
+/** Reads one message; throws JsonTextError when it is not JSON or not a JSON-RPC 2.0 object. */
+export function readMessage(json: Buffer): Message {
+  const parts = new Map(members(json).map((part) => [part.key, part]));
+  const text = (span: Span | undefined) => (span ? json.toString("utf8", span.start, span.end) : undefined);
+  if (text(parts.get("jsonrpc")) !== '"2.0"') throw new JsonTextError('"jsonrpc" is not "2.0"');
+  const end = Math.max(...[...parts.values()].map((part) => part.end));
+  if (!isAtEnd(json, json.indexOf("}", end) + 1)) throw new JsonTextError("more than one value");
+  const idSpan = parts.get("id");
+  const id = text(idSpan) === "null" ? undefined : text(idSpan); // some servers send null for "no id"
+  if (id !== undefined && !/^("|-?\d)/.test(id)) throw new JsonTextError('"id" is neither a string nor a number');
+  const method = readMethod(text(parts.get("method")));
+  const message = {
+    json,
+    id,
+    idSpan: parts.get("id"),
+    method,
+    params: parts.get("params"),
+    result: parts.get("result"),
+    error: parts.get("error"),
+  };
+  if (method === undefined && !message.result && !message.error) throw new JsonTextError("neither a request nor a response");
+  return message;
+}
+
+function readMethod(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  try {
+    const method: unknown = JSON.parse(text);
+    if (typeof method === "string") return method;
+  } catch {
+    // falls through: not a string either way
+  }
+  throw new JsonTextError('"method" is not a string');
+}
+
+/** The message under another id; a copy only when it differs. */
+export function withId(message: Message, id: string): Buffer {
+  if (!message.idSpan || message.id === id) return message.json;
+  return splice(message.json, [{ ...message.idSpan, text: id }]);
+}
+
+/** A request or, without an id, a notification. `params` is JSON text. */
+export function request(method: string, params: string | undefined, id?: string): Buffer {
+  return Buffer.from(
+    `{"jsonrpc":"2.0"${id === undefined ? "" : `,"id":${id}`},"method":${JSON.stringify(method)}${params ? `,"params":${params}` : ""}}`,
+  );
+}
+
+/** A response with a prepared result. */
+export function resultResponse(id: string, result: Buffer | string): Buffer {
+  const text = typeof result === "string" ? Buffer.from(result) : result;
+  return Buffer.concat([Buffer.from(`{"jsonrpc":"2.0","id":${id},"result":`), text, closing]);
+}
+const closing = Buffer.from("}");
+
+/** An error response. Without an id when the request could not be read (`id: null` is not valid MCP). */
+export function errorResponse(id: string | undefined, { code, message, data }: RpcError): Buffer {
+  return Buffer.from(
+    `{"jsonrpc":"2.0"${id === undefined ? "" : `,"id":${id}`},"error":${JSON.stringify({ code, message, data })}}`,
+  );
+}
+
+/** An error that a client is answered with. */
+export interface RpcError {
+  readonly code: number;
+  readonly message: string;
+  readonly data?: unknown;
+}
+
+/** The parsed members of a span; throws SyntaxError. */
+export function parseSpan(message: Message, span: Span | undefined): unknown {
+  return span ? JSON.parse(message.json.toString("utf8", span.start, span.end)) : undefined;
+}

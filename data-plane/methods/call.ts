@@ -1,0 +1,46 @@
+// One request of a client, and how a method answers it.
+import type { BackendError } from "../backends/errors.ts";
+import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
+import type { Session } from "../session/session.ts";
+import type { VirtualServer } from "../virtual-server.ts";
+
+export interface Call {
+  readonly message: Message;
+  /** Raw text of the request's id. */
+  readonly id: string;
+  /** Parsed, for looking up; what goes on is spliced from the bytes. */
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly session: Session;
+  readonly server: VirtualServer;
+  /** Ends the call: at its deadline, when the client cancels, when the session ends. */
+  readonly limit: AbortController;
+  /** Sends a message on the call's own stream, before the answer. */
+  notify(message: Buffer): void;
+}
+
+/** Gives the whole JSON-RPC response. */
+export type Method = (call: Call) => Buffer | Promise<Buffer>;
+
+/** The response that says a parameter is wrong. */
+export function invalidParams(call: Call, message: string, data?: unknown): Buffer {
+  return errorResponse(call.id, { code: errorCodes.invalidParams, message, data });
+}
+
+/** The response that says why a backend gave none; `data.outcome` is honest about whether the call may have run. */
+export function backendFailure(call: Call, backend: string, error: BackendError): Buffer {
+  const outcome = error.outcome === "not_executed" ? "the call was not executed" : "whether the call ran is not known";
+  return errorResponse(call.id, {
+    code: errorCodes.internal,
+    message: `backend "${backend}" ${wording[error.code]}, ${outcome}: ${error.message}`,
+    data: { reason: `backend_${error.code}`, backend, outcome: error.outcome },
+  });
+}
+
+const wording: Readonly<Record<BackendError["code"], string>> = {
+  unavailable: "is unavailable",
+  timeout: "did not answer in time",
+  session_gone: "lost its session",
+  bad_answer: "gave no usable answer",
+  unauthorized: "refused our credential",
+  shed: "is not called at the moment",
+};

@@ -1,0 +1,161 @@
+// Everything one snapshot builds. A runtime is built aside and replaces the old one whole; what did not change between
+// two snapshots (a backend with its connections, sessions and breaker) is carried over.
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import type { Log } from "../common/log.ts";
+import type { Backend as BackendSpec } from "../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import type { CircuitBreaker } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
+import type { OutgoingAuthStrategy } from "../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
+import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { type Backend, createBackend } from "./backends/backend.ts";
+import type { BreakerSettings } from "./backends/breaker.ts";
+import { reasonOf } from "./backends/errors.ts";
+import { authenticatorOf } from "./incoming-auth/registry.ts";
+import { credentialOf } from "./outgoing-auth/registry.ts";
+import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
+
+/** A snapshot, decoded: closed over its references. */
+export interface SnapshotContent {
+  readonly version: string;
+  readonly virtualServers: readonly {
+    readonly name: string;
+    readonly spec: VirtualServerSpec;
+    readonly backends: readonly string[];
+  }[];
+  /** By resource name; `key` changes with the content. */
+  readonly backends: ReadonlyMap<string, { readonly spec: BackendSpec; readonly key: string }>;
+}
+
+/** Something in a snapshot that can't be put into force here. */
+export interface Violation {
+  readonly resource: string;
+  readonly field: string;
+  readonly description: string;
+}
+
+/** Thrown with everything that is wrong, nothing started. */
+export class SnapshotRefusedError extends Error {
+  override name = "SnapshotRefusedError";
+  readonly violations: readonly Violation[];
+  constructor(violations: readonly Violation[]) {
+    super(violations.map(({ resource, field, description }) => `${resource} ${field}: ${description}`).join("; "));
+    this.violations = violations;
+  }
+}
+
+export interface Runtime {
+  readonly version: string;
+  /** By name. */
+  readonly virtualServers: ReadonlyMap<string, VirtualServer>;
+  /** The backends with the names of their resources. */
+  readonly backends: readonly { readonly resource: string; readonly backend: Backend }[];
+  /** Ends what `next` does not carry on; all of it without. */
+  release(next: Runtime | undefined): Promise<void>;
+}
+
+export interface RuntimeOptions {
+  readonly log: Log;
+  /** stdio backends start programs: only where the operator of the proxy's own machine said so. */
+  readonly allowStdio: boolean;
+  /** Called after a backend's catalog or state changed. */
+  readonly onBackendChange: () => void;
+}
+
+export const emptyRuntime: Runtime = { version: "", virtualServers: new Map(), backends: [], release: async () => undefined };
+
+/** Builds the runtime of a snapshot; throws SnapshotRefusedError. */
+export function buildRuntime(content: SnapshotContent, previous: Runtime, options: RuntimeOptions): Runtime {
+  const violations: Violation[] = [];
+  const carried = new Map(keysOf.get(previous) ?? []);
+  const used = new Map<string, { resource: string; backend: Backend }>();
+  const started: Backend[] = [];
+  const virtualServers = new Map<string, VirtualServer>();
+
+  function attemptTo<T>(resource: string, field: string, make: () => T): T | undefined {
+    try {
+      return make();
+    } catch (error) {
+      violations.push({ resource, field, description: reasonOf(error) });
+      return undefined;
+    }
+  }
+
+  function backendFor(resource: string, server: VirtualServerSpec): Backend {
+    const declared = content.backends.get(resource);
+    if (!declared) throw new Error("is named by a virtual server but not in the snapshot");
+    const strategy = strategyOf(server, declared.spec.name);
+    const key = `${resource} ${declared.key} ${strategy ? JSON.stringify(strategy) : ""}`;
+    const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
+    const backend = existing ?? startBackend(declared.spec, strategy, server);
+    used.set(key, { resource, backend });
+    return backend;
+  }
+
+  function startBackend(spec: BackendSpec, strategy: OutgoingAuthStrategy | undefined, server: VirtualServerSpec): Backend {
+    const credential = credentialOf(strategy);
+    if (!credential)
+      throw new Error(
+        `outgoing auth "${strategy?.type}" is not supported by this proxy, and it does not call the backend without`,
+      );
+    if (spec.transport === "stdio" && !options.allowStdio)
+      throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
+    const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);
+    const backend = createBackend({ spec, credential, breaker, log: options.log, onChange: options.onBackendChange });
+    started.push(backend);
+    return backend;
+  }
+
+  for (const { name, spec, backends: names } of content.virtualServers) {
+    const resource = `virtualServers/${name}`;
+    const authenticate = authenticatorOf(spec.incomingAuth);
+    if (!authenticate) {
+      const wanted = spec.incomingAuth?.authz
+        ? `authz "${spec.incomingAuth.authz.type}"`
+        : `incoming auth "${spec.incomingAuth?.type ?? ""}"`;
+      violations.push({
+        resource,
+        field: "incomingAuth",
+        description: `${wanted} is not supported by this proxy, and it does not serve the endpoint without`,
+      });
+    }
+    const backends = names.flatMap((backend) => attemptTo(backend, "", () => backendFor(backend, spec)) ?? []);
+    const server = attemptTo(resource, "aggregation", () =>
+      createVirtualServer({ name, spec, authenticate: authenticate ?? (() => undefined), backends }),
+    );
+    if (server) virtualServers.set(name, server);
+  }
+
+  if (violations.length > 0) {
+    for (const backend of started) void backend[Symbol.asyncDispose]();
+    throw new SnapshotRefusedError(violations);
+  }
+  const backends = [...used.values()];
+  const runtime: Runtime = {
+    version: content.version,
+    virtualServers,
+    backends,
+    async release(next) {
+      const kept = new Set(next?.backends.map(({ backend }) => backend));
+      await Promise.all(
+        backends.filter(({ backend }) => !kept.has(backend)).map(({ backend }) => backend[Symbol.asyncDispose]()),
+      );
+    },
+  };
+  keysOf.set(runtime, used);
+  return runtime;
+}
+
+/** What each runtime's backends were built from, so that the next one can carry them on. */
+const keysOf = new WeakMap<Runtime, ReadonlyMap<string, { resource: string; backend: Backend }>>();
+
+function strategyOf({ outgoingAuth }: VirtualServerSpec, backend: string): OutgoingAuthStrategy | undefined {
+  if (!outgoingAuth) return undefined;
+  return Object.hasOwn(outgoingAuth.backends, backend) ? outgoingAuth.backends[backend] : outgoingAuth.default;
+}
+
+function breakerOf(settings: CircuitBreaker | undefined): BreakerSettings {
+  return {
+    enabled: settings?.enabled ?? true,
+    failureThreshold: settings?.failureThreshold || 5,
+    openMs: settings?.timeout ? durationMs(settings.timeout) : 60_000,
+  };
+}

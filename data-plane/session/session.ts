@@ -1,0 +1,52 @@
+// A client session of the era that opens with `initialize`.
+import { randomBytes } from "node:crypto";
+import type { Identity } from "../incoming-auth/identity.ts";
+import type { SessionVersion } from "../mcp/versions.ts";
+
+/** What a session is. */
+export interface Session {
+  readonly id: string;
+  /** Name of the virtual server it was opened on; its id is void on any other. */
+  readonly virtualServer: string;
+  readonly identity: Identity;
+  readonly protocolVersion: SessionVersion;
+  /** JSON text of the client's clientInfo. */
+  readonly clientInfo: string;
+  /** Level of `logging/setLevel`, as JSON text; undefined until the client set one. */
+  logLevel: string | undefined;
+  /** The client's open stream for messages outside of calls. */
+  stream: ClientStream | undefined;
+  /** Notifications by method that wait for a stream; one of a kind is enough. */
+  readonly waiting: Map<string, Buffer>;
+  /** When it was last used, milliseconds of the monotonic clock. */
+  usedAtMs: number;
+  /** Calls in flight, by the raw text of their id; a session with any is not reaped. */
+  readonly calls: Map<string, AbortController>;
+  /** Runs once when the session ends, whyever; at once when it has ended. */
+  onEnd(close: () => void): void;
+}
+
+/** Where messages outside of calls go. */
+export interface ClientStream {
+  send(message: Buffer): void;
+  end(): void;
+}
+
+/** Sends a notification on the session's stream, or keeps it until there is one. */
+export function notifySession(session: Session, method: string, message: Buffer): void {
+  if (session.stream) session.stream.send(message);
+  else session.waiting.set(method, message);
+}
+
+/** Makes `stream` the session's own: the newest wins, and gets what waited. */
+export function attachStream(session: Session, stream: ClientStream): void {
+  session.stream?.end();
+  session.stream = stream;
+  for (const message of session.waiting.values()) stream.send(message);
+  session.waiting.clear();
+}
+
+/** 144 random bits in visible ASCII (MCP 2025-11-25, transports, session management). */
+export function newSessionId(): string {
+  return randomBytes(18).toString("base64url");
+}

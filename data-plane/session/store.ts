@@ -1,0 +1,84 @@
+// The sessions of this process: bounded in number, ended when idle.
+import { newSessionId, type Session } from "./session.ts";
+
+export interface SessionStore extends AsyncDisposable {
+  /** Opens a session; undefined when all places are taken by sessions with calls in flight. */
+  create(facts: Pick<Session, "virtualServer" | "identity" | "protocolVersion" | "clientInfo">): Session | undefined;
+  /** The live session of this id on this virtual server, marked as used. */
+  find(id: string, virtualServer: string): Session | undefined;
+  end(session: Session): void;
+  all(): Iterable<Session>;
+  readonly size: number;
+}
+
+interface Entry {
+  readonly session: Session;
+  readonly closers: (() => void)[];
+}
+
+/** `idleMs`: a session unused for so long is ended. `sessionsMax`: beyond it the one idle for longest makes room. */
+export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; sessionsMax: number }): SessionStore {
+  // In order of use, oldest first: a Map keeps insertion order, and every use inserts anew.
+  const entries = new Map<string, Entry>();
+  const sweep = setInterval(reap, Math.min(10_000, Math.max(100, idleMs / 4)));
+  sweep.unref();
+
+  function reap(): void {
+    const oldestMs = performance.now() - idleMs;
+    for (const { session } of entries.values()) {
+      if (session.usedAtMs > oldestMs) return;
+      if (session.calls.size === 0 && !session.stream) end(session);
+    }
+  }
+
+  function end(session: Session): void {
+    const entry = entries.get(session.id);
+    if (!entries.delete(session.id)) return;
+    session.stream?.end();
+    for (const call of session.calls.values()) call.abort(new Error("the session ended"));
+    for (const close of entry?.closers ?? []) close();
+  }
+
+  function use(entry: Entry): Session {
+    const { session } = entry;
+    session.usedAtMs = performance.now();
+    entries.delete(session.id);
+    entries.set(session.id, entry);
+    return session;
+  }
+
+  return {
+    create(facts) {
+      if (entries.size >= sessionsMax) {
+        const idle = entries.values().find(({ session }) => session.calls.size === 0);
+        if (!idle) return undefined;
+        end(idle.session);
+      }
+      const closers: (() => void)[] = [];
+      const session: Session = {
+        ...facts,
+        id: newSessionId(),
+        logLevel: undefined,
+        stream: undefined,
+        waiting: new Map(),
+        usedAtMs: 0,
+        calls: new Map(),
+        onEnd: (close) => (entries.has(session.id) ? closers.push(close) : close()),
+      };
+      return use({ session, closers });
+    },
+    find(id, virtualServer) {
+      const entry = entries.get(id);
+      return entry?.session.virtualServer === virtualServer ? use(entry) : undefined;
+    },
+    end,
+    all: () => entries.values().map(({ session }) => session),
+    get size() {
+      return entries.size;
+    },
+    async [Symbol.asyncDispose]() {
+      clearInterval(sweep);
+      for (const { session } of [...entries.values()]) end(session);
+    },
+  };
+}
