@@ -6,7 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { createChangeFeed } from "./change-feed.ts";
+import { createChangeFeed } from "../change-feed.ts";
 import { contentBytes, etagOf } from "./content.ts";
 import { type Change, type Changed, type Commit, type CommitOptions, type Store, StoreError } from "./store.ts";
 

@@ -1,9 +1,9 @@
-// Wakes watchers after a commit. It carries no data: watchers read what they missed from the history, so none needs a queue.
+// Wakes those who follow something that changes. It carries no data: they read what they missed, so none needs a queue.
 
 export interface ChangeFeed {
   /** Everyone who waits goes on. */
   wake(): void;
-  /** Resolves with the next `wake`, or when the signal aborts. Ask before reading the history, await after. */
+  /** Resolves with the next `wake`, or when the signal aborts. Ask before reading, await after, and no change is missed. */
   next(signal: AbortSignal): Promise<void>;
 }
 

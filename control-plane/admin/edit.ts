@@ -1,0 +1,131 @@
+// The one way to change what is declared: validate and compile the whole set as it would be, then commit it as it was validated.
+
+import { snapshotVersion } from "../../common/snapshot-digest.ts";
+import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { compile } from "../compiler/compile.ts";
+import { blocking, problemLine } from "../problem-text.ts";
+import type { Reconciler } from "../reconcile.ts";
+import { validateResources } from "../resources/validate.ts";
+import { contentBytes, etagOf } from "../store/content.ts";
+import { type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
+import { AdminError, problemsError } from "./errors.ts";
+
+/** What a proxy takes in one message, with room for the envelope (it accepts 32 MiB). */
+export const snapshotBytesMax = 16 * 1024 * 1024;
+
+// Edits run one after the other; more than this waiting means that somebody loops.
+const waitingMax = 100;
+
+const attemptsMax = 3;
+const buildDeadlineMs = 5_000;
+
+export interface Editor {
+  /** Runs `plan` on what is there. Throws AdminError or StoreError; nothing has changed then. */
+  edit(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited>;
+}
+
+export interface EditOptions {
+  readonly reason: string;
+  /** Default false: commit. */
+  readonly validateOnly?: boolean;
+  /** How problems that the change causes are reported: a delete breaks what refers to it, an apply is itself wrong. */
+  readonly onProblems?: "INVALID_RESOURCES" | "IN_USE";
+}
+
+export interface Edited {
+  /** Of the commit, or as it would be; the present one when nothing changed. */
+  readonly revision: bigint;
+  /** Of the snapshot that holds it, or would. */
+  readonly version: string;
+  readonly changes: readonly Changed[];
+  /** Of what was changed. */
+  readonly warnings: readonly string[];
+}
+
+export function createEditor({ store, reconciler }: { readonly store: Store; readonly reconciler: Reconciler }): Editor {
+  let waiting = 0;
+  let last: Promise<unknown> = Promise.resolve();
+
+  async function attempt(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited> {
+    const { reason, validateOnly = false, onProblems = "INVALID_RESOURCES" } = options;
+    const present = await store.list();
+    const changes = plan(present);
+    const preview = previewOf(present, changes);
+    const problems = validateResources(preview.resources);
+    const faults = blocking(problems);
+    if (faults.length > 0) throw problemsError(onProblems, faults);
+    const compiled = compile(preview.resources);
+    if (compiled.bytes > snapshotBytesMax) throw tooLarge(compiled.bytes);
+    const touched = new Set(preview.changes.map(({ name }) => name));
+    const warnings = [...problems, ...compiled.warnings].filter(({ resource = "" }) => resource === "" || touched.has(resource));
+    const result = validateOnly ? preview : await store.commit(changes, { reason, expectedRevision: present.revision });
+    const built = reconciler.current();
+    const unchanged = built && Buffer.compare(built.digest, compiled.digest) === 0;
+    const version = unchanged ? built.version : snapshotVersion(result.revision, compiled.digest);
+    return { revision: result.revision, version, changes: result.changes, warnings: warnings.map(problemLine) };
+  }
+
+  async function retried(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited> {
+    for (let attempts = 1; ; attempts++) {
+      try {
+        return await attempt(plan, options);
+      } catch (error) {
+        // Another control plane committed in between: what was validated is no longer the whole, so look again.
+        const moved = error instanceof StoreError && error.code === "conflict" && error.resource === undefined;
+        if (!moved || attempts === attemptsMax) throw error;
+      }
+    }
+  }
+
+  return {
+    async edit(plan, options) {
+      if (waiting >= waitingMax) throw new AdminError("BUSY", `${waitingMax} changes are waiting already; try again`);
+      waiting += 1;
+      const turn = last
+        .then(() => retried(plan, options))
+        .finally(() => {
+          waiting -= 1;
+        });
+      last = turn.catch(() => undefined);
+      const edited = await turn;
+      if (options.validateOnly) return edited;
+      // Commits that settle together become one snapshot, so only the build knows its name.
+      const version = await reconciler.versionOf(edited.revision, buildDeadlineMs);
+      return { ...edited, version: version ?? edited.version };
+    },
+  };
+}
+
+/** The set as it would be, checked against the etags that the changes expect. */
+function previewOf(present: Listing, changes: readonly Change[]): Listing & { readonly changes: readonly Changed[] } {
+  const resources = new Map(present.resources.map((resource) => [resource.name, resource]));
+  const changed: Changed[] = [];
+  for (const { name, resource, expectedEtag } of changes) {
+    const before = resources.get(name);
+    if (expectedEtag !== undefined && expectedEtag !== (before?.etag ?? "")) throw etagMismatch(name, expectedEtag, before);
+    if (resource === undefined) {
+      if (before) changed.push({ name, before, after: undefined });
+      resources.delete(name);
+      continue;
+    }
+    const etag = etagOf(contentBytes(resource));
+    if (etag === before?.etag) continue;
+    const after: Resource = { ...resource, etag };
+    changed.push({ name, before, after });
+    resources.set(name, after);
+  }
+  const sorted = [...resources.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return { revision: changed.length > 0 ? present.revision + 1n : present.revision, resources: sorted, changes: changed };
+}
+
+function etagMismatch(name: string, expected: string, before: Resource | undefined): AdminError {
+  const seen = before === undefined ? "it does not exist" : `it has changed since (${before.etag})`;
+  return new AdminError("ETAG_MISMATCH", `"${name}" was expected to be ${expected}, but ${seen}`, {
+    metadata: { resource: name },
+  });
+}
+
+function tooLarge(bytes: number): AdminError {
+  const message = `the snapshot would take ${bytes} bytes; proxies take at most ${snapshotBytesMax}`;
+  return new AdminError("SNAPSHOT_TOO_LARGE", message, { metadata: { bytes: String(bytes) } });
+}

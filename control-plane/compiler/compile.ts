@@ -1,0 +1,116 @@
+// Declared resources → the snapshot that proxies get. Pure: same resources, same bytes; no clock, no I/O.
+import { clone, create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
+import {
+  type SnapshotResource,
+  SnapshotResourceSchema,
+  VirtualServerConfigSchema,
+} from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { type Backend, BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { type AuthPolicy, type VirtualServer, VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { canonicalBytes } from "../canonical.ts";
+import { parseName } from "../resource-names.ts";
+import type { Problem } from "../resources/problems.ts";
+import { aggregationWithDefaults, backendWithDefaults, operationalWithDefaults, outgoingAuthWithDefaults } from "./defaults.ts";
+import { stripSecrets } from "./secrets.ts";
+
+export interface Compiled {
+  /** Sorted by name; only what a virtual server needs. */
+  readonly resources: readonly SnapshotResource[];
+  /** As the proxies recompute it. */
+  readonly digest: Uint8Array;
+  /** Of all bodies together. */
+  readonly bytes: number;
+  /** What the operator should know; of severity `warning` only. */
+  readonly warnings: readonly Problem[];
+}
+
+/**
+ * Expects resources that passed validation; a reference that leads nowhere compiles to nothing. References are resolved and
+ * defaults filled in, so that a proxy needs nothing but the snapshot.
+ */
+export function compile(resources: readonly Resource[]): Compiled {
+  const declared = index(resources);
+  const compiled = new Map<string, SnapshotResource>();
+  const warnings: Problem[] = [];
+  for (const [id, server] of declared.virtualServers) {
+    const backends = backendsOf({ id, server, declared });
+    for (const [name, backend] of backends) {
+      if (!compiled.has(name)) compiled.set(name, snapshotResource(name, BackendSchema, backendWithDefaults(name, backend)));
+    }
+    const spec = resolved(server, declared);
+    spec.name ||= id;
+    const name = `virtualServers/${id}`;
+    for (const path of stripSecrets(spec.outgoingAuth ?? outgoingAuthWithDefaults(undefined))) {
+      warnings.push({ severity: "warning", resource: name, path, ...literalCredential });
+    }
+    const config = create(VirtualServerConfigSchema, { spec, backends: backends.map(([backendName]) => backendName) });
+    compiled.set(name, snapshotResource(name, VirtualServerConfigSchema, config));
+  }
+  const sorted = [...compiled.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const bytes = sorted.reduce((sum, { body }) => sum + (body?.value.byteLength ?? 0), 0);
+  return { resources: sorted, digest: snapshotDigest(sorted), bytes, warnings };
+}
+
+const literalCredential = {
+  message: "a literal credential is not sent to proxies, so it has no effect",
+  hint: "name an environment variable of the proxy instead",
+};
+
+interface Declared {
+  readonly virtualServers: ReadonlyMap<string, VirtualServer>;
+  readonly authPolicies: ReadonlyMap<string, AuthPolicy>;
+  /** Group → its backends' full names and specs. */
+  readonly groups: ReadonlyMap<string, readonly (readonly [string, Backend])[]>;
+}
+
+function index(resources: readonly Resource[]): Declared {
+  const virtualServers = new Map<string, VirtualServer>();
+  const authPolicies = new Map<string, AuthPolicy>();
+  const groups = new Map<string, [string, Backend][]>();
+  for (const { name, spec } of resources) {
+    const parsed = parseName(name);
+    if (parsed === undefined) continue;
+    if (spec.case === "virtualServer") virtualServers.set(parsed.id, spec.value);
+    else if (spec.case === "authPolicy") authPolicies.set(parsed.id, spec.value);
+    else if (spec.case === "backend" && parsed.group !== undefined) {
+      const members = groups.get(parsed.group) ?? [];
+      groups.set(parsed.group, members);
+      members.push([name, spec.value]);
+    }
+  }
+  return { virtualServers, authPolicies, groups };
+}
+
+/** Full names and specs, sorted by the last segment: the order in which clients see them. */
+function backendsOf(options: { id: string; server: VirtualServer; declared: Declared }): (readonly [string, Backend])[] {
+  const { id, server, declared } = options;
+  const own = server.backends.map((backend) => [`virtualServers/${id}/backends/${backend.name}`, backend] as const);
+  const members = own.length > 0 ? own : (declared.groups.get(server.groupRef) ?? []);
+  return [...members].sort(([a], [b]) => (lastSegment(a) < lastSegment(b) ? -1 : 1));
+}
+
+function resolved(server: VirtualServer, declared: Declared): VirtualServer {
+  const spec = clone(VirtualServerSchema, server);
+  const policy = declared.authPolicies.get(server.authPolicyRef);
+  if (policy) {
+    spec.incomingAuth = policy.incomingAuth;
+    spec.outgoingAuth = policy.outgoingAuth;
+  }
+  spec.backends = [];
+  spec.aggregation = aggregationWithDefaults(spec.aggregation);
+  spec.operational = operationalWithDefaults(spec.operational);
+  spec.outgoingAuth = outgoingAuthWithDefaults(spec.outgoingAuth);
+  return spec;
+}
+
+function snapshotResource<D extends DescMessage>(name: string, schema: D, message: MessageShape<D>): SnapshotResource {
+  const value = canonicalBytes(schema, message);
+  const body = { typeUrl: `type.googleapis.com/${schema.typeName}`, value };
+  return create(SnapshotResourceSchema, { name, digest: resourceDigest(value), body });
+}
+
+function lastSegment(name: string): string {
+  return name.slice(name.lastIndexOf("/") + 1);
+}

@@ -1,0 +1,121 @@
+// The control plane's door, and where its rooms are put together: store → reconciler → fleet, with the admin API in front.
+import { Server } from "@grpc/grpc-js";
+import type { Log } from "../common/log.ts";
+import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import { DiscoveryService } from "../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { addService } from "../proto/grpc.ts";
+import { createEditor } from "./admin/edit.ts";
+import { AdminError } from "./admin/errors.ts";
+import { checkResources } from "./admin/requests.ts";
+import { adminHandlers, toResourceChange } from "./admin/server.ts";
+import { ControlPlaneError } from "./errors.ts";
+import { listen, shutDown } from "./listen.ts";
+import { createFleet } from "./push/fleet.ts";
+import { discoveryHandlers } from "./push/server.ts";
+import { startReconciler } from "./reconcile.ts";
+import { openSqliteStore } from "./store/sqlite.ts";
+import type { Change, Listing, Store } from "./store/store.ts";
+
+export { loadConfig } from "./config/load.ts";
+export { ControlPlaneError } from "./errors.ts";
+export { blocking, problemLine } from "./problem-text.ts";
+export { type Kind, parseName } from "./resource-names.ts";
+export { hasErrors, type Problem } from "./resources/problems.ts";
+export { validateResources } from "./resources/validate.ts";
+
+export interface ControlPlaneOptions {
+  /** `host:port` on this machine only; port 0 takes a free one. */
+  readonly listen: string;
+  /** Path of the store, or `:memory:`. */
+  readonly dataFile: string;
+  readonly log: Log;
+  /** When the declared resources come from elsewhere: why the admin API refuses to change them. */
+  readonly readOnlyReason?: string | undefined;
+}
+
+export interface ControlPlane extends AsyncDisposable {
+  /** Where it listens, `host:port`. */
+  readonly address: string;
+  /**
+   * Makes the declared resources exactly these, read-only or not. Throws ControlPlaneError `invalid_resources` with one line per
+   * problem in `details`; nothing has changed then.
+   */
+  replaceAll(resources: readonly Resource[], reason: string): Promise<Replaced>;
+}
+
+export interface Replaced {
+  /** Of the store; the present one when nothing changed. */
+  readonly revision: bigint;
+  /** Of the snapshot that proxies get. */
+  readonly version: string;
+  readonly changes: readonly ResourceChange[];
+  readonly warnings: readonly string[];
+}
+
+/** Runs until disposed. Throws ControlPlaneError when the address or the store can't be used. */
+export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
+  const { log, readOnlyReason } = options;
+  await using started = new AsyncDisposableStack();
+  const store = started.use(openStore(options.dataFile));
+  const fleet = createFleet({ log });
+  const reconciler = started.use(startReconciler({ store, fleet, log }));
+  const editor = createEditor({ store, reconciler });
+  const stopping = new AbortController();
+  const server = new Server(serverOptions);
+  addService(server, DiscoveryService, discoveryHandlers(fleet, log));
+  addService(server, AdminService, adminHandlers({ store, fleet, editor, log, readOnlyReason, stopping: stopping.signal }));
+  await reconciler.started;
+  const address = await listen(server, options.listen);
+  started.defer(async () => {
+    stopping.abort();
+    fleet.close();
+    await shutDown(server);
+  });
+  log.info({ address, store: options.dataFile, storeUid: store.uid }, "control plane listens");
+  const running = started.move();
+
+  return {
+    address,
+    async replaceAll(resources, reason) {
+      try {
+        checkResources(resources, Number.POSITIVE_INFINITY);
+        const edited = await editor.edit((present) => replacement(present, resources), { reason });
+        return { ...edited, changes: edited.changes.map(toResourceChange) };
+      } catch (error) {
+        throw error instanceof AdminError ? invalidResources(error) : error;
+      }
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+const serverOptions = {
+  // Either side may vanish without a word; grpc-js asks nobody by default.
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+  "grpc.keepalive_permit_without_calls": 1,
+  "grpc.max_receive_message_length": 4 * 1024 * 1024,
+};
+
+function openStore(file: string): Store {
+  try {
+    return openSqliteStore({ file });
+  } catch (error) {
+    throw new ControlPlaneError("store_unusable", error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
+function replacement(present: Listing, resources: readonly Resource[]): Change[] {
+  const kept = new Set(resources.map(({ name }) => name));
+  const gone = present.resources.filter(({ name }) => !kept.has(name));
+  return [
+    ...resources.map((resource) => ({ name: resource.name, resource })),
+    ...gone.map(({ name }) => ({ name, resource: undefined })),
+  ];
+}
+
+function invalidResources(error: AdminError): ControlPlaneError {
+  const details = error.violations.map(({ field, description }) => `${field}: ${description}`);
+  return new ControlPlaneError("invalid_resources", error.message, { cause: error, details });
+}

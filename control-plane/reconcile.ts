@@ -1,0 +1,160 @@
+// Follows the store and gives the fleet a new target whenever the compiled content has changed.
+import { setTimeout as delay } from "node:timers/promises";
+import type { Log } from "../common/log.ts";
+import { snapshotVersion } from "../common/snapshot-digest.ts";
+import { compile } from "./compiler/compile.ts";
+import { blocking, problemLine } from "./problem-text.ts";
+import type { Fleet } from "./push/fleet.ts";
+import { createTarget } from "./push/target.ts";
+import { validateResources } from "./resources/validate.ts";
+import { type Store, StoreError } from "./store/store.ts";
+
+// Commits that come in a burst become one push: wait for a moment of quiet, but not for ever.
+const quietMs = 50;
+const delayMaxMs = 1000;
+
+const retryMs = 1000;
+
+export interface Reconciler extends AsyncDisposable {
+  /** Resolves when the first build was tried. */
+  readonly started: Promise<void>;
+  /**
+   * The version that holds the commit of this revision: an older version's name when the commit changed nothing for proxies.
+   * Undefined when the deadline passes first, or when the state could not be built.
+   */
+  versionOf(revision: bigint, deadlineMs: number): Promise<string | undefined>;
+  /** What was built last; undefined before the first. */
+  current(): Built | undefined;
+}
+
+export interface Built {
+  /** Of the store when it was read; the version may be an earlier revision's. */
+  readonly revision: bigint;
+  readonly version: string;
+  readonly digest: Uint8Array;
+  readonly resourceCount: number;
+}
+
+export interface ReconcilerOptions {
+  readonly store: Store;
+  readonly fleet: Fleet;
+  readonly log: Log;
+}
+
+interface Waiter {
+  readonly revision: bigint;
+  readonly resolve: (version: string | undefined) => void;
+}
+
+/** Starts at once, and goes on until disposed. */
+export function startReconciler({ store, fleet, log }: ReconcilerOptions): Reconciler {
+  const stop = new AbortController();
+  const waiting = new Set<Waiter>();
+  const nextNonce = counter();
+  let built: Built | undefined;
+  /** Newest revision that a build was tried for. */
+  let tried = -1n;
+
+  async function build(): Promise<void> {
+    const { revision, resources } = await store.list();
+    const problems = blocking(validateResources(resources));
+    if (problems.length > 0) {
+      // Everything committed was valid for the version that committed it; this one must not serve what it can't vouch for.
+      log.error(
+        { revision, problems: problems.map(problemLine) },
+        "the stored resources are not valid; proxies keep what they have",
+      );
+    } else {
+      const { digest, resources: compiled } = compile(resources);
+      const same = built && Buffer.compare(built.digest, digest) === 0;
+      const emptied = built && built.resourceCount > 0 && compiled.length === 0;
+      if (emptied && !(await wasDeleted(built?.revision ?? 0n))) {
+        log.error({ revision }, "the store lost its resources without a delete; proxies keep what they have");
+      } else {
+        const version = same && built ? built.version : snapshotVersion(revision, digest);
+        built = { revision, version, digest, resourceCount: compiled.length };
+        if (!same) {
+          log.info({ version, resources: compiled.length }, "new snapshot");
+          fleet.retarget(createTarget({ version, revision, digest, storeUid: store.uid, resources: compiled }, nextNonce));
+        }
+      }
+    }
+    tried = revision;
+    for (const waiter of [...waiting]) if (waiter.revision <= tried) answer(waiter);
+  }
+
+  /** Whether the history since then holds a deletion; a store that knows nothing of that revision is not the same store. */
+  async function wasDeleted(since: bigint): Promise<boolean> {
+    const commits = await store.changesSince(since, 1000).catch(() => []);
+    return commits.some(({ changes }) => changes.some(({ after }) => after === undefined));
+  }
+
+  function answer(waiter: Waiter): void {
+    waiting.delete(waiter);
+    waiter.resolve(built !== undefined && built.revision >= waiter.revision ? built.version : undefined);
+  }
+
+  /** Builds, waits for commits, lets them settle, and again; whatever fails is tried again. */
+  async function follow(onFirst: () => void): Promise<void> {
+    while (!stop.signal.aborted) {
+      try {
+        await build();
+        onFirst();
+        await settled(store, tried, stop.signal);
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        const forgotten = error instanceof StoreError && error.code === "compacted";
+        if (!forgotten) log.error({ err: error }, "the snapshot could not be built; trying again");
+        onFirst();
+        if (!forgotten) await delay(retryMs, undefined, { signal: stop.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  const first = Promise.withResolvers<void>();
+  const following = follow(first.resolve);
+
+  return {
+    started: first.promise,
+    current: () => built,
+    versionOf(revision, deadlineMs) {
+      if (tried >= revision) return Promise.resolve(built && built.revision >= revision ? built.version : undefined);
+      const { promise, resolve } = Promise.withResolvers<string | undefined>();
+      const waiter = { revision, resolve };
+      waiting.add(waiter);
+      const timer = setTimeout(() => answer(waiter), deadlineMs);
+      return promise.finally(() => clearTimeout(timer));
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      for (const waiter of [...waiting]) answer(waiter);
+      await following;
+    },
+  };
+}
+
+/** Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. */
+async function settled(store: Store, revision: bigint, signal: AbortSignal): Promise<void> {
+  const done = new AbortController();
+  const either = AbortSignal.any([signal, done.signal]);
+  let quiet: NodeJS.Timeout | undefined;
+  let latest: NodeJS.Timeout | undefined;
+  try {
+    for await (const _commit of store.watch(revision, either)) {
+      clearTimeout(quiet);
+      quiet = setTimeout(() => done.abort(), quietMs);
+      latest ??= setTimeout(() => done.abort(), delayMaxMs);
+    }
+  } finally {
+    clearTimeout(quiet);
+    clearTimeout(latest);
+  }
+}
+
+function counter(): () => bigint {
+  let last = 0n;
+  return () => {
+    last += 1n;
+    return last;
+  };
+}
