@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../common/log.ts";
 import { snapshotVersion } from "../common/snapshot-digest.ts";
 import { compile } from "./compiler/compile.ts";
-import { blocking, problemLine } from "./problem-text.ts";
+import { blocking, problemLine } from "./compiler/problem-text.ts";
 import type { Fleet } from "./push/fleet.ts";
 import { createTarget } from "./push/target.ts";
 import { validateResources } from "./resources/validate.ts";

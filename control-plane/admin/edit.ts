@@ -3,7 +3,7 @@
 import { snapshotVersion } from "../../common/snapshot-digest.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { compile } from "../compiler/compile.ts";
-import { blocking, problemLine } from "../problem-text.ts";
+import { blocking, problemLine } from "../compiler/problem-text.ts";
 import type { Reconciler } from "../reconcile.ts";
 import { validateResources } from "../resources/validate.ts";
 import { contentBytes, etagOf } from "../store/content.ts";

@@ -5,7 +5,7 @@ import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import { BadRequestSchema, ErrorInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
-import { fieldOf, problemLine } from "../problem-text.ts";
+import { fieldOf, problemLine } from "../compiler/problem-text.ts";
 import type { Problem } from "../resources/problems.ts";
 import { StoreError } from "../store/store.ts";
 

@@ -5,15 +5,18 @@ import type { Problem } from "./problems.ts";
 import type { Path } from "./schema/fields.ts";
 import { isSecretPath } from "./secrets.ts";
 
+// Looking for what was meant costs time, and nobody reads more.
+const explainedMax = 200;
+
 /** `input` is what was parsed. A missing key that a mistyped one beside it explains is not reported again. */
 export function explain(issues: readonly z.core.$ZodIssue[], input: unknown): Problem[] {
   const explained = new Set<string>();
   const problems: { problem: Problem; isMissing: boolean }[] = [];
-  for (const issue of issues) {
+  for (const issue of issues.slice(0, explainedMax)) {
     const path = issue.path as Path;
     if (issue.code === "unrecognized_keys") {
       const known = issue.message.split(" ");
-      for (const key of issue.keys) {
+      for (const key of issue.keys.slice(0, explainedMax)) {
         const meant = nearest(key, known);
         if (meant !== undefined) explained.add(JSON.stringify([...path, meant]));
         problems.push({ problem: unknownKey([...path, key], key, known), isMissing: false });

@@ -9,8 +9,10 @@ export function nearest(seen: string, words: Iterable<string>): string | undefin
   let best: { word: string; distance: number } | undefined;
   for (const word of words) {
     if (word === "" || word.length > lengthMax) continue;
-    const distance = editDistance(bare, fold(word));
     const allowed = Math.max(1, Math.floor(Math.min(seen.length, word.length) / 3));
+    const other = fold(word);
+    if (Math.abs(bare.length - other.length) > allowed) continue;
+    const distance = editDistance(bare, other);
     if (distance <= allowed && (best === undefined || distance < best.distance)) best = { word, distance };
   }
   return best?.word;

@@ -59,6 +59,9 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
   return problems;
 }
 
+// Looking for what was meant costs names × names, and nobody reads more.
+const explainedMax = 50;
+
 function workloadProblems(
   value: VirtualServerPart,
   members: ReadonlySet<string>,
@@ -66,8 +69,8 @@ function workloadProblems(
   report: (severity: "error", path: Path, message: string, hint?: string) => void,
 ): void {
   const owner = hasOwn ? "backends" : `group ${JSON.stringify(value.groupRef)}`;
-  for (const [path, workload] of workloadsNamed(value)) {
-    if (members.has(workload)) continue;
+  const unknown = workloadsNamed(value).filter(([, workload]) => !members.has(workload));
+  for (const [path, workload] of unknown.slice(0, explainedMax)) {
     const hint = didYouMean(workload, members) ?? `${owner} has ${[...members].slice(0, 20).join(", ")}`;
     report("error", path, `${owner} has no backend ${JSON.stringify(workload)}`, hint);
   }

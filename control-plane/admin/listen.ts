@@ -1,7 +1,7 @@
 // Where the gRPC server listens, and how it ends.
 import { isIPv4 } from "node:net";
 import { type Server, ServerCredentials } from "@grpc/grpc-js";
-import { ControlPlaneError } from "./errors.ts";
+import { ControlPlaneError } from "../errors.ts";
 
 // Calls that are under way get this long; open streams were told to go before.
 const shutDownMs = 2_000;

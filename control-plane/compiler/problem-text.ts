@@ -1,5 +1,5 @@
 // Problems of declared resources as one line each, for those that came without a text to point into.
-import type { Problem } from "./resources/problems.ts";
+import type { Problem } from "../resources/problems.ts";
 
 /** Those that must not go into force: errors, and what would be served less protected than it is declared. */
 export function blocking(problems: readonly Problem[]): Problem[] {
