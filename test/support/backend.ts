@@ -35,7 +35,7 @@ export interface BackendScript {
   /** Without sessions, as servers may be. */
   readonly isSessionless?: boolean;
   /** What every request gets instead of an answer: a status, or a body that is no MCP message. */
-  readonly fault?: { readonly status: number; readonly body?: string };
+  readonly fault?: { readonly status: number; readonly body?: string } | undefined;
 }
 
 /** Gives the raw result, or `rawError(…)`. */

@@ -16,6 +16,15 @@ export function configText(parts: Readonly<Record<string, unknown>> & { readonly
   );
 }
 
+/** A `VirtualServer` document with backends of its own. */
+export const virtualServer = (
+  name: string,
+  parts: Readonly<Record<string, unknown>> & { readonly backends: readonly unknown[] },
+) => ({
+  kind: "VirtualServer",
+  ...(JSON.parse(configText({ ...parts, name })) as Record<string, unknown>),
+});
+
 /** A backend entry for a server over streamable HTTP. */
 export const httpBackend = (name: string, url: string) => ({ name, url, transport: "streamable-http" });
 

@@ -116,7 +116,7 @@ export async function startVmcp(
   const child = startProcess(process.execPath, [join(root, "cli/vmcp.ts"), ...args], options);
   const logs = () => child.stderr().split("\n").flatMap(parseLine);
   const exit = child.ended.then((code) => {
-    throw new Error(`vmcp ${args.join(" ")} ended with ${code}:\n${child.stderr()}${child.stdout()}`);
+    throw new Error(`vmcp ${args.join(" ")} ended with ${code}${child.stdout() && `:\n${child.stdout()}`}`);
   });
   exit.catch(() => undefined);
   try {

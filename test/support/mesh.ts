@@ -1,0 +1,36 @@
+// One control plane and any number of proxies, each a process of its own.
+import { type Finished, type RunningVmcp, runVmcpctl, startVmcp, temporaryDirectory } from "./processes.ts";
+
+export interface Mesh extends AsyncDisposable {
+  readonly controlPlane: RunningVmcp;
+  readonly proxies: readonly RunningVmcp[];
+  /** Runs `vmcpctl …` against the control plane. */
+  ctl(...args: string[]): Promise<Finished>;
+  /** `vmcpctl apply` of resource documents, each with its `kind`. */
+  apply(documents: readonly object[], ...flags: string[]): Promise<Finished>;
+}
+
+/** Starts it empty: nothing is declared, and no proxy waits for anything. */
+export async function startMesh(proxyCount: number): Promise<Mesh> {
+  await using stack = new AsyncDisposableStack();
+  const directory = stack.use(await temporaryDirectory());
+  const controlPlane = stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:"]));
+  const { adminAddress } = controlPlane;
+  const ids = Array.from({ length: proxyCount }, (_, i) => `proxy-${i + 1}`);
+  const start = (id: string) =>
+    startVmcp(["proxy", "--control-plane", adminAddress, "--id", id, "--port", "0"], { isReady: false });
+  const proxies = await Promise.all(ids.map(async (id) => stack.use(await start(id))));
+  const ctl = (...args: string[]) => runVmcpctl(adminAddress, args);
+  let applied = 0;
+  const owned = stack.move();
+  return {
+    controlPlane,
+    proxies,
+    ctl,
+    apply: async (documents, ...flags) => {
+      const text = documents.map((document) => JSON.stringify(document, undefined, 2)).join("\n---\n");
+      return ctl("apply", "-f", await directory.write(`apply-${++applied}.yaml`, text), ...flags);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
