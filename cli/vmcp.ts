@@ -1,0 +1,105 @@
+#!/usr/bin/env node
+// vmcp: runs one plane, or both on one machine. Commands load what they need when they run, so that help is quick.
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { softwareVersion } from "../common/version.ts";
+import { parseDurationMs } from "./duration.ts";
+import { ExitError, exitCodes } from "./exit-codes.ts";
+
+const io = { stdout: process.stdout, stderr: process.stderr };
+const program = new Command("vmcp")
+  .description("Many MCP servers behind one URL")
+  .option("--debug", "log more")
+  .exitOverride()
+  .showSuggestionAfterError()
+  .hook("preAction", (command) => {
+    if (command.opts().debug) process.env.VMCP_LOG_LEVEL = "debug";
+  });
+
+const config = () => new Option("-c, --config <file>", "configuration file").makeOptionMandatory();
+
+listening(program.command("serve").description("serve a configuration file: control plane and proxy in one process"))
+  .addOption(config())
+  .option("--enable-audit", "write an audit log")
+  .option("--admin-listen <host:port>", "where vmcpctl reaches this process; without it 127.0.0.1:7400 or any free port")
+  .action(async (options) => (await import("./vmcp/serve.ts")).serve(options));
+
+program
+  .command("control-plane")
+  .description("run a control plane")
+  .option("--listen <host:port>", "address of the admin API and of the snapshot streams", "127.0.0.1:7400")
+  .option("--data <file>", "SQLite file of what is declared, or :memory:", "vmcp.db")
+  .action(async (options) => (await import("./vmcp/control-plane.ts")).controlPlane(options));
+
+listening(program.command("proxy").description("run a proxy"))
+  .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])
+  .option("--id <name>", "name of this proxy, stable over restarts (default: the host name and port)")
+  .option("--allow-stdio", "let the control plane start stdio servers on this machine")
+  .action(async (options) => (await import("./vmcp/proxy.ts")).proxy(options));
+
+program
+  .command("validate")
+  .description("check a configuration file and report everything that is wrong with it")
+  .addOption(config())
+  .addOption(new Option("-o, --output <format>", "how to report").choices(["text", "json"]).default("text"))
+  .action(async (options) => {
+    process.exitCode = await (await import("./vmcp/validate.ts")).validate(options, io);
+  });
+
+program
+  .command("init")
+  .description("write a commented starter file")
+  .option("--group <name>", "group that the file refers to")
+  .option("--from <mcp.json>", "take the servers from the mcpServers JSON of a desktop client")
+  .option("-o, --output <file>", "where to write (default: standard output)")
+  .option("--force", "overwrite the file")
+  .action(async (options) => {
+    process.exitCode = await (await import("./vmcp/init.ts")).init(options, io);
+  });
+
+program
+  .command("version")
+  .description("show the version")
+  .action(() => void process.stdout.write(`vmcp ${softwareVersion} (node ${process.versions.node})\n`));
+
+/** The options of whatever serves MCP. */
+function listening(command: Command): Command {
+  return command
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("--port <number>", "port to listen on; 0 takes a free one", parsePort, 4483)
+    .option("--session-ttl <duration>", "end sessions unused for so long, such as 30m", parseTtl, 30 * 60_000)
+    .option("--allowed-host <name...>", "host names clients may use besides loopback names", [])
+    .option("--allowed-origin <origin...>", "origins of web pages that may call besides loopback ones", [])
+    .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024);
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port > 65_535) throw new InvalidArgumentError("expected a number from 0 to 65535.");
+  return port;
+}
+
+function parseBytes(text: string): number {
+  const bytes = Number(text);
+  if (!/^\d+$/.test(text) || bytes < 1_024 || bytes > 64 * 1024 * 1024)
+    throw new InvalidArgumentError("expected 1024 to 67108864 bytes.");
+  return bytes;
+}
+
+function parseTtl(text: string): number {
+  const milliseconds = parseDurationMs(text);
+  if (milliseconds === 0) return 30 * 60_000; // as in the original: 0 means the default
+  if (milliseconds === undefined || milliseconds < 1_000 || milliseconds > 86_400_000)
+    throw new InvalidArgumentError("expected 1s to 24h, such as 30m or 1h30m.");
+  return milliseconds;
+}
+
+try {
+  if (process.argv.length <= 2) program.outputHelp();
+  else await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  else {
+    process.stderr.write(`vmcp: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = error instanceof ExitError ? error.exitCode : exitCodes.failure;
+  }
+}

@@ -1,0 +1,21 @@
+// `vmcp proxy`: one proxy of a mesh.
+import { hostname } from "node:os";
+import { openLog } from "../../common/log.ts";
+import { untilStopped } from "../signals.ts";
+import { type ListenOptions, startProxy } from "./serving.ts";
+
+export async function proxy(
+  options: ListenOptions & { controlPlane: string[]; id?: string; allowStdio?: boolean },
+): Promise<void> {
+  const stopped = untilStopped();
+  const log = openLog("proxy");
+  const id = options.id ?? `${hostname()}-${options.port}`;
+  await using _proxy = await startProxy(options, {
+    controlPlanes: options.controlPlane,
+    id,
+    log,
+    allowStdio: options.allowStdio ?? false,
+  });
+  await stopped;
+  log.info("stopping");
+}

@@ -1,0 +1,83 @@
+// `vmcp serve`: both planes in one process, joined over the same gRPC contract on a loopback socket, fed by one file.
+import { type Log, openLog } from "../../common/log.ts";
+import { type ControlPlane, ControlPlaneError, startControlPlane } from "../../control-plane/index.ts";
+import { ExitError, exitCodes } from "../exit-codes.ts";
+import { untilStopped } from "../signals.ts";
+import { type ConfigFile, readConfigFile, watchConfigFile } from "./config-file.ts";
+import { type ListenOptions, startProxy } from "./serving.ts";
+
+const defaultAdmin = "127.0.0.1:7400";
+
+export interface ServeOptions extends ListenOptions {
+  readonly config: string;
+  readonly enableAudit?: boolean;
+  readonly adminListen?: string;
+}
+
+export async function serve(options: ServeOptions): Promise<void> {
+  const stopped = untilStopped();
+  const file = readConfigFile(options.config);
+  if (file.refusal) throw new ExitError(exitCodes.badInput, file.refusal);
+  const log = openLog("vmcp");
+  warn(file, log);
+  if (options.enableAudit) log.warn("--enable-audit has no effect yet: the audit log is not part of this version");
+
+  await using controlPlane = await startAdmin(options, log);
+  log.info({ adminAddress: controlPlane.address }, "admin API listens");
+  await declare(controlPlane, file);
+  const first = Promise.withResolvers<void>();
+  await using proxy = await startProxy(options, {
+    controlPlanes: [controlPlane.address],
+    id: "local",
+    log,
+    allowStdio: true, // the file is the operator's own, and the admin API can't change it
+    onLive: () => first.resolve(),
+    onRefused: (error) =>
+      first.reject(new ExitError(exitCodes.badInput, `the configuration can't be served here: ${error.message}`)),
+  });
+  await Promise.race([first.promise, stopped]);
+
+  for (const name of file.virtualServers)
+    process.stdout.write(`${name}: ${proxy.address}${file.virtualServers.length === 1 ? "" : `/${name}`}/mcp\n`);
+  using _watch = watchConfigFile(options.config, (changed) => void reload(controlPlane, changed, log));
+  await stopped;
+  log.info("stopping");
+}
+
+/** The well-known port, so that vmcpctl finds us; another one when it is taken and nobody asked for it. */
+async function startAdmin({ adminListen, config }: ServeOptions, log: Log): Promise<ControlPlane> {
+  const settings = { dataFile: ":memory:", log, readOnlyReason: `this server runs from ${config}; edit that file` };
+  try {
+    return await startControlPlane({ ...settings, listen: adminListen ?? defaultAdmin });
+  } catch (error) {
+    if (!(error instanceof ControlPlaneError)) throw error;
+    if (adminListen !== undefined || error.code !== "address_in_use") throw new ExitError(exitCodes.failure, error.message);
+    log.warn({ taken: defaultAdmin }, "the admin API takes a free port");
+    return startControlPlane({ ...settings, listen: "127.0.0.1:0" });
+  }
+}
+
+async function declare(controlPlane: ControlPlane, file: ConfigFile): Promise<void> {
+  try {
+    await controlPlane.replaceAll(file.resources, file.path);
+  } catch (error) {
+    if (!(error instanceof ControlPlaneError)) throw error;
+    throw new ExitError(exitCodes.badInput, [error.message, ...error.details].join("\n"));
+  }
+}
+
+async function reload(controlPlane: ControlPlane, file: ConfigFile, log: Log): Promise<void> {
+  try {
+    if (file.refusal) throw new ExitError(exitCodes.badInput, file.refusal);
+    warn(file, log);
+    await declare(controlPlane, file);
+    log.info({ file: file.path }, "configuration reloaded");
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    log.error({ file: file.path }, "configuration not reloaded; the old one stays live");
+  }
+}
+
+function warn(file: ConfigFile, log: Log): void {
+  for (const warning of file.warnings) log.warn({ file: file.path }, warning);
+}

@@ -1,0 +1,61 @@
+// What an operator may call things on the command line.
+import { ExitError, exitCodes } from "../exit-codes.ts";
+
+/** Collections of declared resources, as the admin API names them. */
+export type ResourceKind = "groups" | "backends" | "virtualServers" | "authPolicies";
+
+/** Everything that `get` knows. */
+export type AnyKind = ResourceKind | "proxies" | "tools" | "prompts" | "resources";
+
+const aliases: Readonly<Record<AnyKind, readonly string[]>> = {
+  groups: ["group", "g"],
+  backends: ["backend", "be", "workload", "workloads", "wl"],
+  virtualServers: ["virtualserver", "virtualservers", "vs"],
+  authPolicies: ["authpolicy", "authpolicies", "ap"],
+  proxies: ["proxy", "px"],
+  tools: ["tool"],
+  prompts: ["prompt"],
+  resources: ["resource"],
+};
+
+export const kindsHelp = `kinds: ${Object.entries(aliases)
+  .map(([kind, others]) => `${kind.toLowerCase()} (${others.filter((name) => name !== kind.toLowerCase()).join(", ")})`)
+  .join(", ")}`;
+
+/** Any spelling → kind. Throws a usage error that guesses what was meant. */
+export function parseKind(text: string): AnyKind {
+  const wanted = text.toLowerCase();
+  for (const [kind, others] of Object.entries(aliases)) {
+    if (kind.toLowerCase() === wanted || others.includes(wanted)) return kind as AnyKind;
+  }
+  const all = Object.entries(aliases).flatMap(([kind, others]) => [kind.toLowerCase(), ...others]);
+  const near = all.find((name) => name.length > 2 && (name.startsWith(wanted.slice(0, 3)) || wanted.startsWith(name.slice(0, 4))));
+  throw new ExitError(exitCodes.usage, `unknown kind "${text}"${near ? `; did you mean "${near}"?` : ""}\n${kindsHelp}`);
+}
+
+/** The same for what can be applied and deleted. */
+export function parseResourceKind(text: string): ResourceKind {
+  const kind = parseKind(text);
+  if (!isResourceKind(kind)) throw new ExitError(exitCodes.usage, `${kind} are observed, not declared`);
+  return kind;
+}
+
+export function isResourceKind(kind: AnyKind): kind is ResourceKind {
+  return kind === "groups" || kind === "backends" || kind === "virtualServers" || kind === "authPolicies";
+}
+
+export interface Target {
+  readonly kind: AnyKind;
+  /** Undefined: all of the kind. */
+  readonly name: string | undefined;
+}
+
+/** `vs dev`, `vs/dev`, and full names as they are printed: `virtualServers/dev`, `groups/g/backends/b`. */
+export function parseTarget(first: string, second: string | undefined): Target {
+  const backend = /^groups\/([^/]+)\/backends\/([^/]+)$/.exec(first);
+  if (backend && second === undefined) return { kind: "backends", name: `${backend[1]}/${backend[2]}` };
+  const slash = first.indexOf("/");
+  if (slash < 0) return { kind: parseKind(first), name: second };
+  if (second !== undefined) throw new ExitError(exitCodes.usage, `"${first}" names one already; what is "${second}"?`);
+  return { kind: parseKind(first.slice(0, slash)), name: first.slice(slash + 1) };
+}
