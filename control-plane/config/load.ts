@@ -1,11 +1,19 @@
 // The text of a configuration file → resources, and every problem with its place in the text.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Problem } from "../resources/problems.ts";
+import { type Declared, referenceProblems } from "../resources/references.ts";
+import { namelessPrefix, readDocument } from "./documents.ts";
+import { effectsOf } from "./effects.ts";
+import { secretRanges } from "./masks.ts";
+import { parseDocuments } from "./parse.ts";
+import { indexLines, type Lines } from "./place.ts";
+import type { Fault, Plain, Range } from "./plain.ts";
+import { readText } from "./read-text.ts";
 
 export interface LoadResult {
   /** In the order of the file; only those without errors of their own. Use them only when `problems` has no error. */
   readonly resources: Resource[];
-  /** In the order of the file. */
+  /** In the order of the file. Warnings and refusals name what has no effect in this version. */
   readonly problems: Problem[];
 }
 
@@ -16,7 +24,126 @@ export interface LoadOptions {
   readonly partial?: boolean;
 }
 
-/** Never throws, and takes less than half a second for any input. */
-export function loadConfig(text: string | Uint8Array, options: LoadOptions): LoadResult {
-  return { resources: [], problems: text.length < 0 ? [{ severity: "error", message: options.file, path: [] }] : [] };
+const problemsMax = 100; // nobody reads more, and each costs a look at its line
+
+/** Never throws, and takes less than half a second for any input. Bytes must be UTF-8. */
+export function loadConfig(input: string | Uint8Array, { file, partial = false }: LoadOptions): LoadResult {
+  const { text, fault } = readText(input);
+  if (fault !== undefined) return { resources: [], problems: [faultProblem(fault, file, indexLines(text, []), text, [])] };
+  const { documents, faults } = parseDocuments(text);
+  const masks = secretRanges(text, documents);
+  const lines = indexLines(text, masks);
+  const placed = faults.map((found) => ({ problem: faultProblem(found, file, lines, text, masks), start: found.range.start }));
+  if (documents.length === 0 && faults.length === 0)
+    return {
+      resources: [],
+      problems: [{ severity: "error", ...emptyText, path: [], place: lines.place(file, { start: 0, end: 1 }) }],
+    };
+
+  const resources: Resource[] = [];
+  const declared: Declared[] = [];
+  const owners = new Map<string, Plain>();
+  const found: { problem: Problem; range: Range }[] = [];
+  for (const plain of documents) {
+    const result = readDocument(plain);
+    const errors = result.problems.some(({ severity }) => severity === "error");
+    found.push(...result.problems.map((problem) => ({ problem, range: rangeOf(problem, plain) })));
+    for (const { name, kind } of result.declared) {
+      const before = owners.get(name);
+      if (before !== undefined && before !== plain) {
+        const line = lines.lineAt(before.root.start);
+        const problem = {
+          severity: "error",
+          message: `${describe(name, kind)} is declared twice`,
+          hint: `the first one begins on line ${line}`,
+          resource: name,
+          path: ["name"],
+        } as const;
+        found.push({ problem, range: rangeOf(problem, plain) });
+      } else owners.set(name, plain);
+    }
+    declared.push(...result.declared);
+    if (!errors) resources.push(...result.resources);
+  }
+  for (const problem of [...referenceProblems(declared, partial), ...resources.flatMap(effectsOf)]) {
+    const plain = owners.get(problem.resource ?? "");
+    const path = plain === undefined ? problem.path : pathInDocument(problem, plain);
+    if (plain !== undefined) found.push({ problem: { ...named(problem), path }, range: rangeOf({ ...problem, path }, plain) });
+  }
+  placed.push(...found.map(({ problem, range }) => ({ problem: { ...problem, range }, start: range.start })));
+  const problems = placed.sort(inOrder).map(({ problem }) => problem);
+  return { resources, problems: cut(problems, file, lines) };
+}
+
+const emptyText = {
+  message: "the file declares nothing: it is empty or only comments",
+  hint: "vmcp init writes a file to begin with",
+};
+
+function named(problem: Problem): Problem {
+  const { resource, ...rest } = problem;
+  return resource?.startsWith(namelessPrefix) ? rest : problem;
+}
+
+type Unplaced = Problem & { readonly range?: Range };
+
+function inOrder(a: { start: number; problem: Problem }, b: { start: number; problem: Problem }): number {
+  return a.start - b.start;
+}
+
+/** Errors first when not all can be shown. */
+function cut(problems: readonly Unplaced[], file: string, lines: Lines): Problem[] {
+  const errors = problems.filter(({ severity }) => severity === "error");
+  const kept =
+    problems.length <= problemsMax
+      ? problems
+      : [...errors, ...problems.filter(({ severity }) => severity !== "error")].slice(0, problemsMax);
+  const shown: Problem[] = kept.map(({ range, ...problem }) =>
+    range === undefined ? problem : { ...problem, place: lines.place(file, range) },
+  );
+  if (problems.length > problemsMax) {
+    const severity = errors.length > problemsMax ? "error" : "warning";
+    shown.push({
+      severity,
+      message: `and ${problems.length - problemsMax} more problems`,
+      hint: "the first ones may be the cause of the others",
+      path: [],
+    });
+  }
+  return shown;
+}
+
+function faultProblem(fault: Fault, file: string, lines: Lines, text: string, masks: readonly Range[]): Problem {
+  const hint =
+    fault.other === undefined ? fault.hint : `the first one is on line ${lines.lineAt(fault.other.start)}; ${fault.hint}`;
+  // A message of the YAML library may quote the text.
+  const near = masks.filter(({ start, end }) => start <= fault.range.end && end >= fault.range.start && end - start > 2);
+  const message = near.reduce((result, { start, end }) => result.replaceAll(text.slice(start, end), "***"), fault.message);
+  return { severity: "error", message, ...(hint !== undefined && { hint }), path: [], place: lines.place(file, fault.range) };
+}
+
+function describe(name: string, kind: Declared["kind"]): string {
+  const words = { group: "group", backend: "backend", virtualServer: "virtual server", authPolicy: "auth policy" };
+  return `${words[kind]} ${JSON.stringify(name.split("/").at(-1))}`;
+}
+
+/** The backends of a group's document are resources of their own, whose paths begin at their entry. */
+function pathInDocument({ resource = "", path }: Problem, plain: Plain): Problem["path"] {
+  const value = plain.value as { kind?: unknown; backends?: unknown };
+  if (value.kind !== "Group" || !resource.includes("/backends/")) return path;
+  const list = value.backends as { name?: unknown }[];
+  const index = list.findIndex((entry) => entry?.name === resource.split("/").at(-1));
+  return ["backends", index, ...path];
+}
+
+/** The value when it is one word, else its key; for what is missing, the key of the map that misses it. */
+function rangeOf({ path, onKey = false }: Problem, plain: Plain): Range {
+  for (let length = path.length; length > 0; length--) {
+    const spot = plain.spot(path.slice(0, length));
+    if (spot === undefined) continue;
+    const isWhole = length === path.length;
+    if (spot.key === undefined) return spot.value;
+    return isWhole && !onKey && spot.isScalar ? spot.value : spot.key;
+  }
+  return { start: plain.root.start, end: plain.root.start + 1 };
 }

@@ -78,7 +78,8 @@ const shownMax = 60;
 
 function show(value: unknown): string {
   const text = String(value);
-  return JSON.stringify(text.length > shownMax ? `${text.slice(0, shownMax)}…` : text);
+  const bare = text.replace(/(:\/\/)[^\s/@]{1,256}@/, "$1***@");
+  return JSON.stringify(bare.length > shownMax ? `${bare.slice(0, shownMax)}…` : bare);
 }
 
 export function valueAt(input: unknown, path: Path): unknown {

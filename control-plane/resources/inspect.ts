@@ -3,8 +3,8 @@
 import type { z } from "zod";
 import { explain, valueAt } from "./explain.ts";
 import type { Problem } from "./problems.ts";
-import { backendRules } from "./schema/backends.ts";
-import type { Path, Say } from "./schema/fields.ts";
+import { type BackendPart, backendListRules, backendRules, backends } from "./schema/backends.ts";
+import { groupName, type Path, plainName, type Say, section, within } from "./schema/fields.ts";
 import { authPolicy, authRules, backend, group, virtualServer, virtualServerRules } from "./schema/virtual-server.ts";
 
 export type SpecKind = "group" | "backend" | "virtualServer" | "authPolicy";
@@ -20,15 +20,21 @@ export interface Inspected {
 /** Any scalar of the text as it is written there, for keys that want text and got `1.10`. */
 export type WrittenText = (path: Path) => string | undefined;
 
-const kinds: Record<SpecKind, { schema: z.ZodType; rules: (part: never, say: Say) => void }> = {
+/** Kinds as files have them: with what the resource's name holds otherwise, and a group with its backends. */
+export type DocumentKind = SpecKind | "groupDocument" | "backendDocument" | "policyDocument";
+
+const kinds: Record<DocumentKind, { schema: z.ZodType; rules: (part: never, say: Say) => void }> = {
   group: { schema: group, rules: () => {} },
   backend: { schema: backend, rules: backendRules },
   virtualServer: { schema: virtualServer, rules: virtualServerRules },
   authPolicy: { schema: authPolicy, rules: authRules },
+  groupDocument: { schema: section({ name: groupName, ...group.shape, backends: backends.optional() }), rules: groupRules },
+  backendDocument: { schema: section({ group: groupName, ...backend.shape }), rules: backendRules },
+  policyDocument: { schema: section({ name: plainName, ...authPolicy.shape }), rules: authRules },
 };
 
 /** `input` is a spec as proto JSON, or as it stands in a file. */
-export function inspect(kind: SpecKind, input: unknown, writtenText: WrittenText = () => undefined): Inspected {
+export function inspect(kind: DocumentKind, input: unknown, writtenText: WrittenText = () => undefined): Inspected {
   const { schema, rules } = kinds[kind];
   let value = input;
   let parsed = schema.safeParse(value);
@@ -43,6 +49,10 @@ export function inspect(kind: SpecKind, input: unknown, writtenText: WrittenText
     json: parsed.success ? (parsed.data as z.core.util.JSONType) : undefined,
     part,
   };
+}
+
+function groupRules({ backends: list }: { readonly backends?: readonly (BackendPart | undefined)[] }, say: Say): void {
+  if (list !== undefined) backendListRules(list, within(say, "backends"));
 }
 
 function ruleProblems(rules: (part: never, say: Say) => void, part: unknown, shape: readonly Problem[]): Problem[] {

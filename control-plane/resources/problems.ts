@@ -40,3 +40,68 @@ export interface Place {
 export function hasErrors(problems: readonly Problem[]): boolean {
   return problems.some((problem) => problem.severity === "error");
 }
+
+export interface ReportOptions {
+  /** ANSI colours; default false. Every colour stands beside a word that says the same. */
+  readonly colour?: boolean;
+}
+
+/** For people: each problem with its line and a pointer, then a count. Ends with a newline unless there are none. */
+export function formatReport(problems: readonly Problem[], { colour = false }: ReportOptions = {}): string {
+  if (problems.length === 0) return "";
+  const blocks = problems.map((problem) => formatProblem(problem, colour));
+  return `${blocks.join("\n")}\n${summary(problems)}\n`;
+}
+
+/** For machines: `{severity, file, line, column, path, message, hint}` with what is not known left out. */
+export function problemToJson({ severity, message, hint, resource, path, place }: Problem): Record<string, unknown> {
+  const position = place === undefined ? {} : { file: place.file, line: place.line, column: place.column };
+  return {
+    severity,
+    ...position,
+    ...(resource !== undefined && { resource }),
+    path: [...path],
+    message,
+    ...(hint !== undefined && { hint }),
+  };
+}
+
+/** `aggregation.tools[0].workload`; keys that are no plain words are quoted. */
+export function formatPath(path: Problem["path"]): string {
+  const steps = path.map((step) => {
+    if (typeof step === "number") return `[${step}]`;
+    return /^[\w-]+$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`;
+  });
+  return steps.join("").replace(/^\./, "");
+}
+
+const colours = { error: 31, warning: 33, refused: 35 } as const;
+
+function formatProblem({ severity, message, hint, resource, path, place }: Problem, colour: boolean): string {
+  const paint = (code: number, text: string) => (colour ? `\u001b[${code}m${text}\u001b[0m` : text);
+  const label = paint(colours[severity], severity);
+  const hintLine = (indent: string) => (hint === undefined ? [] : [`${indent}${paint(36, "=")} ${hint}`]);
+  if (place === undefined) {
+    const where = [resource, formatPath(path)].filter((part) => part !== undefined && part !== "").join(": ");
+    return [`${where === "" ? "" : `${where}: `}${label}: ${message}`, ...hintLine("  "), ""].join("\n");
+  }
+  const number = String(place.line);
+  const gutter = " ".repeat(number.length);
+  const pointer = paint(colours[severity], "^".repeat(place.width));
+  return [
+    `${paint(1, `${place.file}:${place.line}:${place.column}`)}: ${label}: ${message}`,
+    `  ${number} | ${place.source}`.trimEnd(),
+    `  ${gutter} | ${" ".repeat(place.indent)}${pointer}`,
+    ...hintLine(`  ${gutter} `),
+    "",
+  ].join("\n");
+}
+
+function summary(problems: readonly Problem[]): string {
+  const counts = { error: 0, warning: 0, refused: 0 };
+  for (const { severity } of problems) counts[severity]++;
+  const plural = (count: number, word: string) => (count === 0 ? [] : [`${count} ${word}${count === 1 ? "" : "s"}`]);
+  return [...plural(counts.error, "error"), ...plural(counts.refused, "refusal"), ...plural(counts.warning, "warning")].join(
+    ", ",
+  );
+}

@@ -1,6 +1,6 @@
 // How the tools of many backends become one list: conflict strategy, overrides, filters.
 import { z } from "zod";
-import { didYouMean } from "../nearest.ts";
+import { nearest } from "../nearest.ts";
 import { flag, namedRef, type Partly, type Say, sayRepeated, section, text, texts, within, word } from "./fields.ts";
 
 export const toolAnnotations = section({
@@ -75,7 +75,7 @@ function prefixRules(format: string, say: Say): void {
   for (const [placeholder, inner] of format.matchAll(/\{([^{}]*)\}/g)) {
     if (inner === "workload") continue;
     say([], `unknown placeholder ${placeholder}`, {
-      hint: didYouMean(inner, ["workload"])?.replaceAll('"', "") ?? "the only one is {workload}",
+      hint: nearest(inner, ["workload"]) === undefined ? "the only one is {workload}" : "did you mean {workload}?",
     });
     return;
   }

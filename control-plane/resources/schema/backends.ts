@@ -35,7 +35,7 @@ export const backend = section({
 
 export const backends = z.array(backend, { error: "a list of backends" });
 
-type BackendPart = Partly<z.output<typeof backend>>;
+export type BackendPart = Partly<z.output<typeof backend>>;
 
 export function backendRules(value: BackendPart, say: Say): void {
   const isStdio = value.transport === "stdio" || (value.transport === undefined && value.command !== undefined);
