@@ -9,6 +9,8 @@ import { createSessionStore } from "./session/store.ts";
 import { createLive } from "./sync/apply.ts";
 import { type Sync, startSync } from "./sync/stream.ts";
 
+export type { SnapshotRefusedError } from "./runtime.ts";
+
 export interface DataPlaneOptions {
   /** Addresses of control planes. */
   readonly controlPlanes: readonly string[];
@@ -28,7 +30,9 @@ export interface DataPlaneOptions {
   readonly allowedOrigins?: readonly string[];
   /** Whether snapshots may start programs on this machine. Default false. */
   readonly allowStdio?: boolean;
-  /** Hears of every snapshot that was refused. */
+  /** Hears of every snapshot that went live. */
+  readonly onLive?: (version: string) => void;
+  /** Hears of every snapshot that was refused; what was live stays live. */
   readonly onRefused?: (error: SnapshotRefusedError) => void;
 }
 
@@ -70,6 +74,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     live,
     sessions,
     log,
+    onLive: (version) => options.onLive?.(version),
     onRefused: (error) => options.onRefused?.(error),
   });
   const syncing = sync;

@@ -36,6 +36,8 @@ export interface SyncOptions {
   readonly live: Live;
   readonly sessions: SessionStore;
   readonly log: Log;
+  /** Hears of every snapshot that went live. */
+  readonly onLive: (version: string) => void;
   /** Hears of every snapshot that was refused. */
   readonly onRefused: (error: SnapshotRefusedError) => void;
 }
@@ -142,6 +144,7 @@ export function startSync(options: SyncOptions): Sync {
       await live.apply(readSnapshot(version, resources));
       Object.assign(known, { version, digest, revision: response.revision, storeUid: response.storeUid });
       log.info({ version, milliseconds: Math.round(performance.now() - startedMs) }, "snapshot is live");
+      options.onLive(version);
       return acknowledge(nonce, version, digest, startedMs);
     } catch (error) {
       if (error instanceof SnapshotRefusedError) options.onRefused(error);
