@@ -116,7 +116,10 @@ export function createBackend({ spec, credential, breaker: settings, log, onChan
   }
 
   async function openLeg(session: Session): Promise<Leg> {
-    const leg = await withDeadline(openMs, (signal) => connector.openLeg(session, signal));
+    const leg = await withDeadline(openMs, (signal) => connector.openLeg(session, signal)).catch((error: unknown) => {
+      // Whatever became of the handshake, the call that waits for it did not run.
+      throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
+    });
     if (session.logLevel !== undefined) await setLevel(leg, session.logLevel);
     return leg;
   }

@@ -96,8 +96,8 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
             // The answer ends the stream; a server that keeps it open all the same does not keep our connection.
             linger = setTimeout(() => controller.abort(new Error("the stream outlived its answer")), lingerMs);
             if (outcome instanceof Error) {
-              controller.abort(outcome);
               reject(outcome);
+              controller.abort(outcome);
             } else resolve(outcome);
           },
           onResponseEnd: () => {
@@ -267,7 +267,11 @@ function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
     const message = readMessage(body);
     if (!message.error || (message.id !== undefined && message.id !== awaited.id)) return undefined;
     if (message.id !== undefined) return message;
-    return readMessage(splice(body, [{ start: 0, end: body.indexOf("{") + 1, text: `{"id":${awaited.id},` }]));
+    const start = body.indexOf("{") + 1;
+    const edit = message.idSpan
+      ? { ...message.idSpan, text: awaited.id ?? "" }
+      : { start, end: start, text: `"id":${awaited.id},` };
+    return readMessage(splice(body, [edit]));
   } catch {
     return undefined;
   }

@@ -6,6 +6,7 @@ export interface Message {
   readonly json: Buffer;
   /** Raw JSON text of the id; undefined for notifications. */
   readonly id: string | undefined;
+  /** Where the id stands; a response's may be null. */
   readonly idSpan: Span | undefined;
   readonly method: string | undefined;
   readonly params: Span | undefined;

@@ -1,0 +1,242 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type TestContext, test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { pino } from "pino";
+import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import { type BackendScript, counter, plainTool, startBackend, textResult } from "../../test/support/backend.ts";
+import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import type { Session } from "../session/session.ts";
+import { createSessionStore } from "../session/store.ts";
+import { type Backend, createBackend } from "./backend.ts";
+import { BackendError } from "./errors.ts";
+
+const log = pino({ level: "silent" });
+const breaker = { enabled: true, failureThreshold: 3, openMs: 60_000 };
+
+/** A backend of ours in front of a scripted server, with sessions to call it from. */
+async function setUp(t: TestContext, url: string, settings = breaker) {
+  const sessions = createSessionStore({ idleMs: 60_000, sessionsMax: 10 });
+  const changes = new EventTarget();
+  const backend = createBackend({
+    spec: create(BackendSchema, { name: "scripted", url, transport: "streamable-http" }),
+    credential: async () => ({}),
+    breaker: settings,
+    log,
+    onChange: () => changes.dispatchEvent(new Event("change")),
+  });
+  t.after(async () => {
+    await sessions[Symbol.asyncDispose]();
+    await backend[Symbol.asyncDispose]();
+  });
+  await backend.firstAttempt;
+  const until = async (isTrue: () => boolean) => {
+    while (!isTrue()) await once(changes as never, "change", { signal: AbortSignal.timeout(10_000) });
+  };
+  return { backend, sessions, newSession: () => newSession(sessions), until };
+}
+
+function newSession(sessions: ReturnType<typeof createSessionStore>): Session {
+  const identity = { issuer: "i", subject: "s" };
+  const session = sessions.create({
+    virtualServer: "v",
+    identity,
+    protocolVersion: "2025-11-25",
+    clientInfo: '{"name":"c","version":"1"}',
+  });
+  assert.ok(session);
+  return session;
+}
+
+const toolCall = (name: string, id = "1") => readMessage(request("tools/call", JSON.stringify({ name }), id));
+
+function call(
+  backend: Backend,
+  session: Session,
+  name: string,
+  options: { timeoutMs?: number; limit?: AbortController; onMessage?: (m: Message) => void } = {},
+) {
+  const { timeoutMs = 5_000, limit = new AbortController(), onMessage } = options;
+  return backend.call(session, toolCall(name), { timeoutMs, limit, ...(onMessage ? { onMessage } : {}) });
+}
+
+const resultOf = ({ json }: Message) => JSON.parse(json.toString()).result.content[0].text as string;
+const failure = (code: string, outcome: string) => (error: unknown) => {
+  assert.ok(error instanceof BackendError, String(error));
+  assert.deepEqual([error.code, error.outcome], [code, outcome]);
+  return true;
+};
+
+const counting: BackendScript = { tools: [counter.tool], calls: { counter: counter.call } };
+
+test("a session keeps its own session with the backend", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession } = await setUp(t, server.url);
+  const [one, two] = [newSession(), newSession()];
+  const counts = [];
+  for (const session of [one, one, two, one]) counts.push(resultOf(await call(backend, session, "counter")));
+  assert.deepEqual(counts, ["1", "2", "1", "3"]);
+});
+
+test("calls that come together open one session", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession } = await setUp(t, server.url);
+  const session = newSession();
+  const answers = await Promise.all([1, 2, 3, 4].map(() => call(backend, session, "counter")));
+  assert.deepEqual(answers.map(resultOf).sort(), ["1", "2", "3", "4"]);
+  assert.equal(server.sessions().length, 2); // the watcher's, and this one
+});
+
+test("a session that ends ends its session with the backend", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, sessions, newSession } = await setUp(t, server.url);
+  const session = newSession();
+  await call(backend, session, "counter");
+  sessions.end(session);
+  while (server.sessions().length > 1) await new Promise(setImmediate);
+});
+
+test("a backend that forgot the session gets a new one, and the refused call runs once", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession } = await setUp(t, server.url);
+  const session = newSession();
+  await call(backend, session, "counter");
+  server.dropSessions();
+  assert.equal(resultOf(await call(backend, session, "counter")), "1");
+});
+
+test("what the backend says before the answer is heard, and its requests are answered", async (t) => {
+  const progress = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}';
+  const calls: BackendScript["calls"] = {
+    talk: ({ notify }) => {
+      notify('{"jsonrpc":"2.0","id":"s1","method":"ping"}');
+      notify('{"jsonrpc":"2.0","id":"s2","method":"sampling/createMessage","params":{}}');
+      notify(progress);
+      return textResult("done");
+    },
+  };
+  await using server = await startBackend({ tools: [plainTool("talk")], calls });
+  const { backend, newSession } = await setUp(t, server.url);
+  const heard: string[] = [];
+  assert.equal(
+    resultOf(await call(backend, newSession(), "talk", { onMessage: ({ json }) => heard.push(json.toString()) })),
+    "done",
+  );
+  assert.deepEqual(heard, [progress]);
+  const answers = () =>
+    server.requests.filter(({ body }) => /^\{"jsonrpc":"2.0","id":"s[12]"/.test(body)).map(({ body }) => body);
+  while (answers().length < 2) await new Promise(setImmediate);
+  assert.match(answers().sort()[0] ?? "", /"id":"s1","result":\{\}/);
+  assert.match(answers().sort()[1] ?? "", /-32601/);
+});
+
+test("a call ends at its deadline, with an unknown outcome, and the backend is told", async (t) => {
+  const calls: BackendScript["calls"] = { hang: () => new Promise<string>(() => undefined) };
+  await using server = await startBackend({ tools: [plainTool("hang")], calls });
+  const { backend, newSession } = await setUp(t, server.url);
+  await assert.rejects(call(backend, newSession(), "hang", { timeoutMs: 100 }), failure("timeout", "unknown"));
+  while (server.bodies("notifications/cancelled").length === 0) await new Promise(setImmediate);
+  assert.deepEqual(JSON.parse(server.bodies("notifications/cancelled")[0] ?? "").params, { requestId: 1 });
+});
+
+test("a backend that can't be reached did not run the call", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, until } = await setUp(t, server.url);
+  await server.down();
+  await until(() => backend.state.state === "unavailable");
+  await assert.rejects(call(backend, newSession(), "counter"), failure("unavailable", "not_executed"));
+});
+
+test("the breaker opens after failures in a row, answers at once, and closes when the backend is back", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, until } = await setUp(t, server.url);
+  const session = newSession();
+  await call(backend, session, "counter");
+  await server.down();
+  await until(() => backend.state.state === "unavailable");
+  for (let i = 0; i < 3; i++) await assert.rejects(call(backend, session, "counter"), failure("unavailable", "not_executed"));
+  await assert.rejects(call(backend, session, "counter"), failure("shed", "not_executed"));
+  assert.equal(backend.catalog?.tools.length, 1); // what it offers stays known
+  await server.up();
+  await until(() => backend.state.state === "ready");
+  assert.equal(resultOf(await call(backend, session, "counter")), "1");
+});
+
+test("a backend that is down at first is listed when it comes", async (t) => {
+  await using server = await startBackend(counting);
+  await server.down();
+  const { backend, until } = await setUp(t, server.url);
+  const listed = () => backend.catalog?.tools.map(({ key }) => key);
+  assert.equal(listed(), undefined);
+  await server.up();
+  await until(() => listed() !== undefined);
+  assert.deepEqual(listed(), ["counter"]);
+});
+
+test("a changed list is fetched again", async (t) => {
+  await using server = await startBackend({ ...counting, pageSize: 1 });
+  const { backend, until } = await setUp(t, server.url);
+  while (server.streams() === 0) await new Promise(setImmediate);
+  server.set({ tools: [counter.tool, plainTool("new"), plainTool("new")] });
+  server.announce("tools");
+  await until(() => backend.catalog?.tools.length === 2);
+});
+
+const faults: [name: string, status: number, type: string, body: string, code: string, outcome: string][] = [
+  ["no JSON", 200, "application/json", "<html>", "bad_answer", "unknown"],
+  ["half of a message", 200, "application/json", '{"jsonrpc":"2.0","id":1,"result":{', "bad_answer", "unknown"],
+  ["another id", 200, "application/json", '{"jsonrpc":"2.0","id":2,"result":{}}', "bad_answer", "unknown"],
+  ["nothing", 200, "application/json", "", "bad_answer", "unknown"],
+  ["a stream without an answer", 200, "text/event-stream", ": hi\n\n", "bad_answer", "unknown"],
+  ["a stream of nonsense", 200, "text/event-stream", "data: nonsense\n\n", "bad_answer", "unknown"],
+  ["a server error", 502, "text/plain", "oops", "unavailable", "unknown"],
+  ["401", 401, "application/json", "{}", "unauthorized", "not_executed"],
+  ["a redirect", 302, "text/plain", "", "bad_answer", "unknown"],
+];
+for (const [name, status, type, body, code, outcome] of faults) {
+  test(`an answer that is ${name} is ${code}, ${outcome}`, async (t) => {
+    const { backend, newSession } = await setUp(t, await startFaulty(t, status, type, body));
+    await assert.rejects(call(backend, newSession(), "t"), failure(code, outcome));
+  });
+}
+
+test("an HTTP error that carries a JSON-RPC error is that error", async (t) => {
+  const { backend, newSession } = await setUp(
+    t,
+    await startFaulty(
+      t,
+      400,
+      "application/json",
+      '{"jsonrpc":"2.0","id":null,"error":{"code":-7,"message":"no","data":{"n":1.0}}}',
+    ),
+  );
+  const { json } = await call(backend, newSession(), "t");
+  assert.equal(json.toString(), '{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"no","data":{"n":1.0}}}');
+});
+
+/** A server that opens sessions, and answers every call in one way. */
+async function startFaulty(t: TestContext, status: number, type: string, body: string): Promise<string> {
+  const server = createServer((incoming, response) => {
+    let text = "";
+    incoming.on("data", (chunk) => {
+      text += chunk;
+    });
+    incoming.on("end", () => {
+      if (text.includes('"initialize"')) {
+        const result = { protocolVersion: "2025-11-25", capabilities: {}, serverInfo: { name: "f", version: "1" } };
+        const { id } = JSON.parse(text);
+        response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ jsonrpc: "2.0", id, result }));
+      } else if (text.includes('"tools/call"')) response.writeHead(status, { "content-type": type }).end(body);
+      else response.writeHead(202).end();
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
+}
