@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
+import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
 import { createApp } from "./ingress/app.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
@@ -14,8 +15,8 @@ export type { SnapshotRefusedError } from "./runtime.ts";
 export interface DataPlaneOptions {
   /** Addresses of control planes. */
   readonly controlPlanes: readonly string[];
-  /** Name of this proxy, stable over restarts. */
-  readonly id: string;
+  /** Name of this proxy, stable over restarts. Default: host name and port. */
+  readonly id?: string;
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
@@ -70,7 +71,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
 
   sync = startSync({
     controlPlanes: options.controlPlanes,
-    node: { id: options.id, instanceId: randomUUID(), address },
+    node: { id: options.id ?? `${hostname()}-${port}`, instanceId: randomUUID(), address },
     live,
     sessions,
     log,

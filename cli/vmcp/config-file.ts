@@ -1,6 +1,6 @@
 // The configuration file of `vmcp serve`: read, checked, and read again when it changes.
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
-import { blocking, hasErrors, loadConfig, problemLine } from "../../control-plane/index.ts";
+import { blocking, formatReport, hasErrors, loadConfig, problemLine } from "../../control-plane/index.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 
 export interface ConfigFile {
@@ -31,7 +31,7 @@ export function readConfigFile(path: string): ConfigFile {
     const verdict = hasErrors(problems)
       ? `${path} is not valid`
       : `${path} asks for protection that this version does not have, so it is not served`;
-    return { ...nothing, refusal: `${verdict}\n\n${serious.map(problemLine).join("\n")}` };
+    return { ...nothing, refusal: `${verdict}\n\n${formatReport(serious)}` };
   }
   const virtualServers = resources.flatMap(({ spec }) => (spec.case === "virtualServer" ? [spec.value.name] : []));
   return { path, resources, virtualServers, warnings: problems.map(problemLine), refusal: undefined };

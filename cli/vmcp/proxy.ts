@@ -1,5 +1,4 @@
 // `vmcp proxy`: one proxy of a mesh.
-import { hostname } from "node:os";
 import { openLog } from "../../common/log.ts";
 import { untilStopped } from "../signals.ts";
 import { type ListenOptions, startProxy } from "./serving.ts";
@@ -9,10 +8,9 @@ export async function proxy(
 ): Promise<void> {
   const stopped = untilStopped();
   const log = openLog("proxy");
-  const id = options.id ?? `${hostname()}-${options.port}`;
   await using _proxy = await startProxy(options, {
     controlPlanes: options.controlPlane,
-    id,
+    ...(options.id === undefined ? {} : { id: options.id }),
     log,
     allowStdio: options.allowStdio ?? false,
   });

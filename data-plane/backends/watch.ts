@@ -11,6 +11,7 @@ const pingMs = 5_000;
 const checkMs = 30_000;
 const settleMs = 50;
 const reopenMs = 1_000;
+const shortMs = 5_000;
 const backoffMs = { first: 250, most: 5_000 };
 
 export interface WatchOptions {
@@ -55,8 +56,12 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
     isDirty = true;
     wake();
   }
+  let shortStreams = 0;
   async function listen(): Promise<void> {
+    const openedMs = performance.now();
     hasStream = await leg.listen(hear, ended).catch(() => true);
+    shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
+    if (shortStreams > 2) hasStream = false; // it does not mean to keep one: ask now and then instead
     isStreamOver = true;
     wake();
   }

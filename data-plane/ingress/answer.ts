@@ -27,7 +27,7 @@ export function createAnswer(
 
   return {
     notify(message) {
-      if (!options.takesEvents || response.destroyed || response.writableLength > queueBytesMax) return;
+      if (!options.takesEvents || response.destroyed || response.writableEnded || response.writableLength > queueBytesMax) return;
       startStream();
       response.write(toEvent(message));
     },

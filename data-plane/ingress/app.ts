@@ -60,9 +60,13 @@ function probes(runtime: () => Runtime): Middleware {
 
 function mcp(options: AppOptions): Middleware {
   return (ctx, next) => {
-    const server = serverOf(options.runtime(), ctx.path);
-    if (!server) return next();
+    if (!ctx.path.endsWith("/mcp")) return next();
+    const runtime = options.runtime();
+    const server = serverOf(runtime, ctx.path);
+    if (!server && runtime.version !== "") return next();
     ctx.respond = false;
+    // Before the first snapshot nobody can say that an endpoint or a session does not exist.
+    if (!server) return refuse(ctx.res, 503, "not ready: no snapshot yet", { headers: { "retry-after": "1" } });
     return serveMcp(server, ctx.req, ctx.res, options);
   };
 }
@@ -70,11 +74,10 @@ function mcp(options: AppOptions): Middleware {
 /** `/<name>/mcp`; a single virtual server is at `/mcp` too. */
 function serverOf({ virtualServers }: Runtime, path: string): VirtualServer | undefined {
   if (path === "/mcp") return virtualServers.size === 1 ? virtualServers.values().next().value : undefined;
-  if (!path.endsWith("/mcp")) return undefined;
   return virtualServers.get(path.slice(1, -"/mcp".length));
 }
 
 const notFound: Middleware = (ctx) => {
   ctx.status = 404;
-  ctx.body = { error: "not found" };
+  ctx.body = { error: "not found; MCP is at /<virtual server>/mcp, and at /mcp when there is just one" };
 };

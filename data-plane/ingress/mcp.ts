@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Log } from "../../common/log.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
+import { member } from "../mcp/scan.ts";
 import { isSessionVersion, negotiate } from "../mcp/versions.ts";
 import type { Call } from "../methods/call.ts";
 import { initializeResult } from "../methods/initialize.ts";
@@ -57,7 +58,7 @@ async function post(exchange: Exchange): Promise<void> {
   const read = readRequest(body);
   if ("refusal" in read) return refuse(response, 400, read.refusal, { code: read.code });
   const { message, params } = read;
-  if (message.method === "initialize" && message.id !== undefined) return initialize(exchange, message.id, params);
+  if (message.method === "initialize" && message.id !== undefined) return initialize(exchange, message, message.id, params);
 
   const session = findSession(exchange);
   if (!session) return;
@@ -97,7 +98,12 @@ async function callMethod(
   }
 }
 
-function initialize({ server, identity, sessions, response }: Exchange, id: string, params: Record<string, unknown>): void {
+function initialize(
+  { server, identity, sessions, response }: Exchange,
+  { json, params: span }: Message,
+  id: string,
+  params: Record<string, unknown>,
+): void {
   const answer = (message: Buffer) => createAnswer(response, { takesEvents: false }).respond(message);
   const { protocolVersion, clientInfo } = params;
   if (typeof protocolVersion !== "string" || typeof clientInfo !== "object" || clientInfo === null) {
@@ -106,11 +112,12 @@ function initialize({ server, identity, sessions, response }: Exchange, id: stri
     );
   }
   const version = negotiate(protocolVersion);
+  const info = span && member(json, span.start, "clientInfo");
   const session = sessions.create({
     virtualServer: server.name,
     identity,
     protocolVersion: version,
-    clientInfo: JSON.stringify(clientInfo),
+    clientInfo: json.toString("utf8", info?.start, info?.end),
   });
   if (!session) return refuse(response, 503, "too many sessions", { headers: { "retry-after": "1" } });
   const body = resultResponse(id, initializeResult(server, version));

@@ -26,8 +26,7 @@ export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; se
   function reap(): void {
     const oldestMs = performance.now() - idleMs;
     for (const { session } of entries.values()) {
-      if (session.usedAtMs > oldestMs) return;
-      if (session.calls.size === 0 && !session.stream) end(session);
+      if (session.usedAtMs <= oldestMs && session.calls.size === 0 && !session.stream) end(session);
     }
   }
 

@@ -137,6 +137,14 @@ export function startSync(options: SyncOptions): Sync {
           new Error(`revision ${response.revision} is older than the live ${known.revision}`),
         );
       }
+      if (known.storeUid !== "" && known.storeUid !== response.storeUid) {
+        // An emptied or exchanged database must not take a running fleet down with it.
+        return refuse(
+          response,
+          NackReason.FOREIGN_STORE,
+          new Error(`it comes from another store (${response.storeUid}); restart this proxy to follow that`),
+        );
+      }
       const { resources } = payload.value;
       const digest = digestOf(resources);
       if (!Buffer.from(digest).equals(response.digest))
