@@ -15,7 +15,7 @@ export const depthMax = 64;
 /** Keys and list entries. A hundred times what a large configuration has. */
 export const entriesMax = 10_000;
 // What is neither key nor entry (anchors, tags, stray characters) and what is not even content (blank lines, comments).
-const contentTokensMax = 40_000;
+const contentTokensMax = 60_000;
 const tokensMax = 120_000;
 
 const simpler = "split the configuration into several virtual servers, each with a file of its own";
@@ -55,12 +55,9 @@ export function excessOf(text: string): Excess | undefined {
         break;
     }
     if (type !== "space" && type !== "newline" && type !== "comment") content++;
-    if (entries > entriesMax || content > contentTokensMax || tokens > tokensMax) {
-      return {
-        offset,
-        message: `too much: more than ${entriesMax} keys and list entries, or as many lines without any`,
-        hint: simpler,
-      };
+    if (entries > entriesMax) return { offset, message: `more than ${entriesMax} keys and list entries`, hint: simpler };
+    if (content > contentTokensMax || tokens > tokensMax) {
+      return { offset, message: "more words, marks and blank lines than a configuration has", hint: simpler };
     }
     if (flowDepth > depthMax || indicators > depthMax) return tooDeep(offset);
     if (token !== CST.DOCUMENT && token !== CST.FLOW_END && token !== CST.SCALAR) offset += token.length;

@@ -36,7 +36,7 @@ export function readDocument(plain: Plain): DocumentResult {
   }
   const { kind, ...spec } = value as Record<string, unknown>;
   if ("kind" in value && !(typeof kind === "string" && Object.hasOwn(documentKinds, kind))) {
-    const hint = didYouMean(kind, Object.keys(documentKinds)) ?? kubernetesHint(kind);
+    const hint = kubernetesHint(kind) ?? didYouMean(kind, Object.keys(documentKinds));
     return failed({
       severity: "error",
       message: `found kind ${JSON.stringify(kind)?.slice(0, 80)}, wanted one of ${Object.keys(documentKinds).join(", ")}`,
@@ -49,7 +49,8 @@ export function readDocument(plain: Plain): DocumentResult {
   const inspected = inspect(documentKind, spec, (path) => plain.spot(path)?.written);
   const name = nameOf(documentKind, inspected.part);
   const problems = inspected.problems.map((problem) => ({ ...problem, ...(name !== undefined && { resource: name }) }));
-  if (isPlainFile && isMissing(inspected.part, "groupRef") && !problems.some(({ path }) => path[0] === "groupRef")) {
+  const isReported = inspected.isMeant(["groupRef"]) || problems.some(({ path }) => path[0] === "groupRef");
+  if (isPlainFile && isMissing(inspected.part, "groupRef") && !isReported) {
     problems.push({
       severity: "error",
       message: 'key "groupRef" is missing',

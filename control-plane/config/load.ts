@@ -43,11 +43,13 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false }
   const resources: Resource[] = [];
   const declared: Declared[] = [];
   const owners = new Map<string, Plain>();
+  const faulty = new Set<Plain>();
   const found: { problem: Problem; range: Range }[] = [];
   for (const plain of documents) {
     const result = readDocument(plain);
     const errors = result.problems.some(({ severity }) => severity === "error");
     found.push(...result.problems.map((problem) => ({ problem, range: rangeOf(problem, plain) })));
+    let isTwice = false;
     for (const { name, kind } of result.declared) {
       const before = owners.get(name);
       if (before !== undefined && before !== plain) {
@@ -60,17 +62,28 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false }
           path: ["name"],
         } as const;
         found.push({ problem, range: rangeOf(problem, plain) });
+        isTwice = true;
       } else owners.set(name, plain);
     }
+    if (isTwice) continue;
     declared.push(...result.declared);
-    if (!errors) resources.push(...result.resources);
+    if (errors) faulty.add(plain);
+    else resources.push(...result.resources);
   }
   for (const problem of [...referenceProblems(declared, partial), ...resources.flatMap(effectsOf)]) {
     const plain = owners.get(problem.resource ?? "");
     const path = plain === undefined ? problem.path : pathInDocument(problem, plain);
-    if (plain !== undefined) found.push({ problem: { ...named(problem), path }, range: rangeOf({ ...problem, path }, plain) });
+    // What a faulty declaration lacks may stand there, misread.
+    if (plain === undefined || (problem.severity === "warning" && faulty.has(plain))) continue;
+    found.push({ problem: { ...named(problem), path }, range: rangeOf({ ...problem, path }, plain) });
   }
-  placed.push(...found.map(({ problem, range }) => ({ problem: { ...problem, range }, start: range.start })));
+  // A value that could not be read is missing for what follows.
+  const unreadable = new Set(faults.map((fault) => fault.range.start));
+  placed.push(
+    ...found
+      .filter(({ range }) => !unreadable.has(range.start))
+      .map(({ problem, range }) => ({ problem: { ...problem, range }, start: range.start })),
+  );
   const problems = placed.sort(inOrder).map(({ problem }) => problem);
   return { resources, problems: cut(problems, file, lines) };
 }

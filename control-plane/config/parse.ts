@@ -1,5 +1,5 @@
 // Text → YAML documents, within bounds, with the library's errors as faults of ours.
-import { Composer, Parser, type YAMLError } from "yaml";
+import { Composer, CST, Lexer, Parser, type YAMLError } from "yaml";
 import { excessDepthOf, excessOf } from "./bounds.ts";
 import { type Fault, type Plain, toPlain } from "./plain.ts";
 
@@ -29,7 +29,7 @@ export function parseDocuments(text: string): Parsed {
 const errorsMax = 20; // one stray character often makes all that follows wrong
 
 function yamlFault(error: YAMLError, text: string): Fault {
-  const [start, end] = error.pos;
+  const [start, end] = error.code === "MISSING_CHAR" ? openingOf(error.pos, text) : error.pos;
   const hint = hintFor(error, text);
   const message = error.message.replace(/\.$/, "");
   return {
@@ -39,12 +39,26 @@ function yamlFault(error: YAMLError, text: string): Fault {
   };
 }
 
-function hintFor({ code, pos: [start] }: YAMLError, text: string): string | undefined {
+// The library points to where the closing mark is missing, often the end of the file; the opening one says more.
+function openingOf([at, end]: [number, number], text: string): [number, number] {
+  let offset = 0;
+  for (const token of new Lexer().lex(text)) {
+    if (token === CST.DOCUMENT || token === CST.FLOW_END || token === CST.SCALAR) continue;
+    const after = offset + token.length;
+    if (after >= at && /^["']/.test(token)) return [offset, offset + 1];
+    if (offset > at) break;
+    offset = after;
+  }
+  return [at, end];
+}
+
+function hintFor({ code, message, pos: [start] }: YAMLError, text: string): string | undefined {
   const lineStart = text.lastIndexOf("\n", start - 1) + 1;
   const line = text.slice(lineStart, text.indexOf("\n", start) === -1 ? undefined : text.indexOf("\n", start));
   if (code === "TAB_AS_INDENT" || /^ *\t/.test(line)) return "YAML is indented with spaces; replace the tab";
   if (/:\s*[`@%]/.test(line)) return "text that begins with ` @ or % needs quotes";
   if (/\{workload\}/.test(line)) return 'text that begins with { needs quotes: "{workload}_"';
+  if (code === "BAD_INDENT" || /Nested mappings/.test(message)) return "check how far this line and the next ones are indented";
   if (code === "MISSING_CHAR") return "look for a quote or bracket that is not closed";
   return undefined;
 }

@@ -111,7 +111,7 @@ export function toPlain(document: Document.Parsed): Plain {
         }
         continue;
       }
-      map[key] = value;
+      if (value !== undefined) map[key] = value;
       places.set(key, spotOf(keyNode, valueNode));
     }
     // https://yaml.org/type/merge.html: keys of the map itself win, then earlier sources.

@@ -8,9 +8,16 @@ import { isSecretPath } from "./secrets.ts";
 // Looking for what was meant costs time, and nobody reads more.
 const explainedMax = 200;
 
-/** `input` is what was parsed. A missing key that a mistyped one beside it explains is not reported again. */
-export function explain(issues: readonly z.core.$ZodIssue[], input: unknown): Problem[] {
-  const explained = new Set<string>();
+export interface Explained {
+  readonly problems: readonly Problem[];
+  /** Whether a mistyped key stands where the key of this path is missing: then one report is enough. */
+  isMeant(path: Path): boolean;
+}
+
+/** `input` is what was parsed. */
+export function explain(issues: readonly z.core.$ZodIssue[], input: unknown): Explained {
+  const meantPaths = new Set<string>();
+  const isMeant = (path: Path) => meantPaths.has(JSON.stringify(path));
   const problems: { problem: Problem; isMissing: boolean }[] = [];
   for (const issue of issues.slice(0, explainedMax)) {
     const path = issue.path as Path;
@@ -18,7 +25,7 @@ export function explain(issues: readonly z.core.$ZodIssue[], input: unknown): Pr
       const known = issue.message.split(" ");
       for (const key of issue.keys.slice(0, explainedMax)) {
         const meant = nearest(key, known);
-        if (meant !== undefined) explained.add(JSON.stringify([...path, meant]));
+        if (meant !== undefined) meantPaths.add(JSON.stringify([...path, meant]));
         problems.push({ problem: unknownKey([...path, key], key, known), isMissing: false });
       }
     } else if (issue.code === "invalid_key") {
@@ -34,9 +41,8 @@ export function explain(issues: readonly z.core.$ZodIssue[], input: unknown): Pr
       problems.push({ problem: isMissing ? missing(path, issue) : wrong(path, seen, issue), isMissing });
     }
   }
-  return problems
-    .filter(({ problem, isMissing }) => !(isMissing && explained.has(JSON.stringify(problem.path))))
-    .map(({ problem }) => problem);
+  const told = problems.filter(({ problem, isMissing }) => !(isMissing && isMeant(problem.path)));
+  return { problems: told.map(({ problem }) => problem), isMeant };
 }
 
 function unknownKey(path: Path, key: string, known: readonly string[]): Problem {
@@ -62,7 +68,7 @@ function hintFor(seen: unknown, issue: z.core.$ZodIssue): string | undefined {
   if (issue.expected === "boolean" && /^(yes|on|y|1|no|off|n|0|true|false)$/i.test(seen)) {
     return `write ${/^(yes|on|y|1|true)$/i.test(seen) ? "true" : "false"}, without quotes`;
   }
-  if (issue.expected === "array") return `write [${show(seen)}]`;
+  if (issue.expected === "array" && !issue.message.includes(" maps")) return `write [${show(seen)}]`;
   return /^\d+$/.test(seen) ? "write the number without quotes" : undefined;
 }
 
@@ -79,7 +85,14 @@ const shownMax = 60;
 function show(value: unknown): string {
   const text = String(value);
   const bare = text.replace(/(:\/\/)[^\s/@]{1,256}@/, "$1***@");
-  return JSON.stringify(bare.length > shownMax ? `${bare.slice(0, shownMax)}…` : bare);
+  return quoted(bare.length > shownMax ? `${bare.slice(0, shownMax)}…` : bare);
+}
+
+// A report goes to terminals: control characters and direction overrides in it could show a lie.
+function quoted(text: string): string {
+  return JSON.stringify(text).replaceAll(/[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (char) => {
+    return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
 }
 
 export function valueAt(input: unknown, path: Path): unknown {

@@ -1,7 +1,7 @@
 // One declaration by itself: its shape, then the rules within it. Faults in the shape do not hide the rules, because
 // the rules see what is left when everything faulty is taken out.
 import type { z } from "zod";
-import { explain, valueAt } from "./explain.ts";
+import { type Explained, explain, valueAt } from "./explain.ts";
 import type { Problem } from "./problems.ts";
 import { type BackendPart, backendListRules, backendRules, backends } from "./schema/backends.ts";
 import { groupName, type Path, plainName, type Say, section, within } from "./schema/fields.ts";
@@ -9,7 +9,7 @@ import { authPolicy, authRules, backend, group, virtualServer, virtualServerRule
 
 export type SpecKind = "group" | "backend" | "virtualServer" | "authPolicy";
 
-export interface Inspected {
+export interface Inspected extends Pick<Explained, "isMeant"> {
   readonly problems: readonly Problem[];
   /** Proto JSON, every value in its normal form; undefined when there are errors in the shape. */
   readonly json: z.core.util.JSONType | undefined;
@@ -42,10 +42,11 @@ export function inspect(kind: DocumentKind, input: unknown, writtenText: Written
     value = repair(value, parsed.error.issues, writtenText);
     parsed = schema.safeParse(value);
   }
-  const shape = parsed.success ? [] : explain(parsed.error.issues, value);
+  const shape: Explained = parsed.success ? { problems: [], isMeant: () => false } : explain(parsed.error.issues, value);
   const part = parsed.success ? parsed.data : prune(value, parsed.error.issues);
   return {
-    problems: [...shape, ...ruleProblems(rules, part, shape)],
+    problems: [...shape.problems, ...ruleProblems(rules, part, shape)],
+    isMeant: shape.isMeant,
     json: parsed.success ? (parsed.data as z.core.util.JSONType) : undefined,
     part,
   };
@@ -55,14 +56,15 @@ function groupRules({ backends: list }: { readonly backends?: readonly (BackendP
   if (list !== undefined) backendListRules(list, within(say, "backends"));
 }
 
-function ruleProblems(rules: (part: never, say: Say) => void, part: unknown, shape: readonly Problem[]): Problem[] {
+function ruleProblems(rules: (part: never, say: Say) => void, part: unknown, shape: Explained): Problem[] {
   if (typeof part !== "object" || part === null) return [];
-  const faulty = new Set(shape.map((problem) => JSON.stringify(problem.path)));
+  const faulty = new Set(shape.problems.map((problem) => JSON.stringify(problem.path)));
   const problems: Problem[] = [];
-  rules(part as never, (path, message, { hint, severity = "error" } = {}) => {
+  rules(part as never, (path, message, { hint, severity = "error", onKey = false } = {}) => {
     // What was taken out is missing now, and has been reported for what it was.
     const isKnown = path.some((_, index) => faulty.has(JSON.stringify(path.slice(0, index + 1)))) || faulty.has("[]");
-    if (!isKnown) problems.push({ severity, message, ...(hint !== undefined && { hint }), path });
+    if (isKnown || shape.isMeant(path)) return;
+    problems.push({ severity, message, ...(hint !== undefined && { hint }), path, ...(onKey && { onKey }) });
   });
   return problems;
 }

@@ -4,6 +4,9 @@ import type { Problem } from "./problems.ts";
 import type { Path } from "./schema/fields.ts";
 import type { VirtualServerPart } from "./schema/virtual-server.ts";
 
+// Maps by backend name: there the name is the key.
+const keyed: ReadonlySet<unknown> = new Set(["backends", "perWorkload"]);
+
 /** A declaration whose shape was inspected; `part` is what is sound of it. */
 export interface Declared {
   readonly name: string;
@@ -31,7 +34,14 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
     }
     if (kind !== "virtualServer" || typeof part !== "object" || part === null) continue;
     const report = (severity: Problem["severity"], path: Path, message: string, hint?: string) =>
-      problems.push({ severity, message, ...(hint !== undefined && { hint }), resource: name, path });
+      problems.push({
+        severity,
+        message,
+        ...(hint !== undefined && { hint }),
+        resource: name,
+        path,
+        ...(keyed.has(path.at(-2)) && { onKey: true }),
+      });
     const value = part as VirtualServerPart;
     const hasOwn = (value.backends ?? []).length > 0;
     if (value.groupRef !== undefined && !hasOwn && !groups.has(value.groupRef) && !isPartial) {
@@ -68,11 +78,17 @@ function workloadProblems(
   hasOwn: boolean,
   report: (severity: "error", path: Path, message: string, hint?: string) => void,
 ): void {
-  const owner = hasOwn ? "backends" : `group ${JSON.stringify(value.groupRef)}`;
   const unknown = workloadsNamed(value).filter(([, workload]) => !members.has(workload));
   for (const [path, workload] of unknown.slice(0, explainedMax)) {
-    const hint = didYouMean(workload, members) ?? `${owner} has ${[...members].slice(0, 20).join(", ")}`;
-    report("error", path, `${owner} has no backend ${JSON.stringify(workload)}`, hint);
+    const hint = didYouMean(workload, members) ?? `known here: ${[...members].slice(0, 20).join(", ")}`;
+    report(
+      "error",
+      path,
+      hasOwn
+        ? `no backend is named ${JSON.stringify(workload)}`
+        : `group ${JSON.stringify(value.groupRef)} has no backend ${JSON.stringify(workload)}`,
+      hint,
+    );
   }
 }
 

@@ -25,16 +25,19 @@ const workloadTools = section({
   toolConfigRef: namedRef.optional(),
 });
 
-export const aggregation = section({
-  conflictResolution: word("prefix", "priority", "manual"),
-  conflictResolutionConfig: section({
-    prefixFormat: text('text with {workload} in it, such as "{workload}_"').optional(),
-    priorityOrder: texts("backend names").optional(),
-  }).optional(),
-  tools: z.array(workloadTools, { error: "a list with one entry per workload" }).optional(),
-  excludeAllTools: flag.optional(),
-  defaultToolVisibility: word("", "allow", "deny").optional(),
-});
+export const aggregation = section(
+  {
+    conflictResolution: word("prefix", "priority", "manual"),
+    conflictResolutionConfig: section({
+      prefixFormat: text('text with {workload} in it, such as "{workload}_"').optional(),
+      priorityOrder: texts("backend names").optional(),
+    }).optional(),
+    tools: z.array(workloadTools, { error: "a list of maps, one per workload" }).optional(),
+    excludeAllTools: flag.optional(),
+    defaultToolVisibility: word("", "allow", "deny").optional(),
+  },
+  "a map such as { conflictResolution: prefix }",
+);
 
 export type AggregationPart = Partly<z.output<typeof aggregation>>;
 type ToolsPart = Partly<z.output<typeof workloadTools>>;
@@ -72,7 +75,7 @@ export function aggregationRules(value: AggregationPart, say: Say): void {
 }
 
 function prefixRules(format: string, say: Say): void {
-  for (const [placeholder, inner] of format.matchAll(/\{([^{}]*)\}/g)) {
+  for (const [placeholder, inner = ""] of format.matchAll(/\{([^{}]*)\}/g)) {
     if (inner === "workload") continue;
     say([], `unknown placeholder ${placeholder}`, {
       hint: nearest(inner, ["workload"]) === undefined ? "the only one is {workload}" : "did you mean {workload}?",
@@ -135,7 +138,9 @@ function workloadRules(value: ToolsPart, say: Say): void {
     }
   }
   value.filter?.forEach((name, index) => {
-    const renamed = name === undefined || newNames.has(name) ? undefined : value.overrides?.[name]?.name;
+    const overrides = value.overrides ?? {};
+    const isOriginal = name !== undefined && !newNames.has(name) && Object.hasOwn(overrides, name);
+    const renamed = isOriginal ? overrides[name]?.name : undefined;
     if (renamed === undefined || renamed === name) return;
     say(
       ["filter", index],

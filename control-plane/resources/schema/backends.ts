@@ -33,7 +33,7 @@ export const backend = section({
   cwd: text("a directory").optional(),
 });
 
-export const backends = z.array(backend, { error: "a list of backends" });
+export const backends = z.array(backend, { error: "a list of maps, one per backend" });
 
 export type BackendPart = Partly<z.output<typeof backend>>;
 

@@ -57,7 +57,7 @@ export interface OutputPart {
 
 const outputProperty: z.ZodType<OutputPart> = section({
   type: word("string", "integer", "number", "boolean", "object", "array"),
-  description: text("what the property means"),
+  description: text("text that says what the property means"),
   value: text("a template").optional(),
   get properties() {
     return z.record(z.string(), outputProperty, { error: "a map of property names" }).optional();
@@ -72,18 +72,18 @@ const output = section({
 
 const compositeTool = section({
   name: matching(/^[A-Za-z0-9_.-]{1,64}$/, "a tool name of at most 64 letters, digits, '_', '-' and '.'"),
-  description: text("what the tool does"),
+  description: text("text that says what the tool does"),
   parameters: anyObject.optional(),
   timeout: duration().optional(),
   steps: z
-    .array(step, { error: "a list of steps" })
+    .array(step, { error: "a list of maps, one per step" })
     .min(1, { error: "at least one step" })
     .max(100, { error: "at most 100 steps" }),
   output: output.optional(),
   annotations: toolAnnotations.optional(),
 });
 
-export const compositeTools = z.array(compositeTool, { error: "a list of composite tools" });
+export const compositeTools = z.array(compositeTool, { error: "a list of maps, one per tool" });
 
 export type CompositePart = Partly<z.output<typeof compositeTool>>;
 export type StepPart = Partly<z.output<typeof step>>;

@@ -13,7 +13,11 @@ export type Partly<T> = T extends readonly (infer U)[]
     : T;
 
 /** How a rule reports. The path is relative to what the rule was given. */
-export type Say = (path: Path, message: string, more?: { hint?: string | undefined; severity?: "error" | "warning" }) => void;
+export type Say = (
+  path: Path,
+  message: string,
+  more?: { hint?: string | undefined; severity?: "error" | "warning"; onKey?: boolean },
+) => void;
 
 /** A `Say` for what lies below `prefix`. */
 export function within(say: Say, ...prefix: Path): Say {
@@ -21,9 +25,9 @@ export function within(say: Say, ...prefix: Path): Say {
 }
 
 /** A map with fixed keys; any other key is an error. The text of that error is the list of keys, for a did-you-mean. */
-export function section<Shape extends z.ZodRawShape>(shape: Shape) {
+export function section<Shape extends z.ZodRawShape>(shape: Shape, wanted = "a map") {
   return z.strictObject(shape, {
-    error: (issue) => (issue.code === "unrecognized_keys" ? Object.keys(shape).join(" ") : "a map"),
+    error: (issue) => (issue.code === "unrecognized_keys" ? Object.keys(shape).join(" ") : wanted),
   });
 }
 
@@ -40,7 +44,8 @@ export const flag = z.boolean({ error: "true or false" });
 export const labels = z.record(z.string(), z.string({ error: "text" }), { error: "a map of text to text" });
 
 export function word<const Words extends readonly [string, ...string[]]>(...words: Words) {
-  return z.enum(words, { error: `one of ${words.filter((entry) => entry !== "").join(", ")}` });
+  const shown = words.filter((entry) => entry !== "");
+  return z.enum(words, { error: shown.length === 1 ? shown.join() : `one of ${shown.join(", ")}` });
 }
 
 export function matching(pattern: RegExp, wanted: string) {
@@ -55,7 +60,7 @@ export function count(min: number, max = 2 ** 31 - 1) {
 
 /** A number written as text, as the original's configuration has it for ratios. */
 export function decimal(min: number, max: number) {
-  const wanted = `a number from ${min} to ${max}, in quotes`;
+  const wanted = `a number from ${min} to ${max}`;
   const fits = (value: string) => /^\d*\.?\d+$/.test(value) && Number(value) >= min && Number(value) <= max;
   return z.string({ error: wanted }).refine(fits, { error: wanted });
 }

@@ -31,7 +31,7 @@ export const rateLimiting = section({
   perUser: bucket.optional(),
   tools: z
     .array(section({ name: text("a tool's name"), shared: bucket.optional(), perUser: bucket.optional() }), {
-      error: "a list of tools with their limits",
+      error: "a list of maps, one per tool",
     })
     .optional(),
 });
@@ -97,7 +97,7 @@ export function optimizerRules(value: Partly<z.output<typeof optimizer>>, say: S
   if (headers.length > 32) say(["embeddingHeaders"], `${headers.length} embedding headers; at most 32 are sent`);
   for (const name of headers) {
     if (["authorization", "content-type"].includes(name.toLowerCase()))
-      say(["embeddingHeaders", name], `${name} is set by the proxy itself`, { hint: "remove it" });
+      say(["embeddingHeaders", name], `${name} is set by the proxy itself`, { hint: "remove it", onKey: true });
   }
 }
 

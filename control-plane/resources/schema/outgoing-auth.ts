@@ -56,7 +56,7 @@ const blocks = {
           roleArn: text("a role ARN"),
           priority: count(0).optional(),
         }),
-        { error: "a list of role mappings" },
+        { error: "a list of maps, one per role" },
       )
       .optional(),
     roleClaim: text("a claim's name").optional(),
@@ -161,7 +161,7 @@ function headerRules(value: Partly<z.output<typeof blocks.headerInjection>>, say
     });
   }
   if (value.headerValue === undefined && value.headerValueEnv === undefined) {
-    say(["headerValueEnv"], "a value for the header is missing", {
+    say(["headerValue"], "a value for the header is missing", {
       hint: "set headerValueEnv to the name of an environment variable of the proxy",
     });
   }
@@ -185,7 +185,7 @@ function awsRules(value: Partly<z.output<typeof blocks.awsSts>>, say: Say): void
     if (mapping !== undefined && (mapping.claim === undefined) === (mapping.matcher === undefined)) {
       say(
         ["roleMappings", index, mapping.claim === undefined ? "claim" : "matcher"],
-        "a role mapping needs either claim or matcher",
+        mapping.claim === undefined ? "a role mapping needs a claim or a matcher" : "claim and matcher exclude each other",
       );
     }
   });

@@ -29,7 +29,7 @@ export const virtualServer = section({
   outgoingAuth: outgoingAuth.optional(),
   aggregation,
   compositeTools: compositeTools.optional(),
-  compositeToolRefs: z.array(namedRef, { error: "a list of names" }).optional(),
+  compositeToolRefs: z.array(namedRef, { error: "a list of maps, each with a name" }).optional(),
   operational: operational.optional(),
   metadata: labels.optional(),
   telemetry: telemetry.optional(),
