@@ -1,7 +1,7 @@
 // A session over Streamable HTTP (MCP 2025-03-26 and later), on undici's dispatch: the cheapest client Node has.
 import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
-import { createEventParser } from "../mcp/event-stream.ts";
+import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage } from "../mcp/json-rpc.ts";
 import { splice } from "../mcp/scan.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
@@ -43,6 +43,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       "content-type": "application/json",
       ...(await options.credential()),
     };
+    let postHeaders = Object.entries(headers).flat(); // as undici writes them, made once
     let isClosed = false;
     let sessionId: string | undefined;
 
@@ -55,7 +56,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       return new Promise((resolve, reject) => {
         let isSent = false;
         const exchange = createExchange({ awaited, onMessage: receive, hasSession: sessionId !== undefined });
-        const request = { path, method: "POST", headers, body } as const;
+        const request = { path, method: "POST", headers: postHeaders, body } as const;
 
         function receive(message: Message): void {
           if (message.method !== undefined && message.id !== undefined) {
@@ -128,6 +129,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     const facts = readServerFacts((await post(initialize.json, initialize, { signal })) as Message);
     headers["mcp-protocol-version"] = facts.protocolVersion;
     if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
+    postHeaders = Object.entries(headers).flat();
     await notify(initializedNotification, signal);
 
     return {
@@ -201,11 +203,10 @@ function createExchange(options: {
   hasSession: boolean;
 }): Exchange {
   const { awaited } = options;
-  const parser = createEventParser(answerBytesMax);
   const chunks: Buffer[] = [];
+  let events: EventParser | undefined; // for an answer that is an event stream
   let bytes = 0;
   let status = 0;
-  let isEventStream = false;
   let answer: Message | undefined;
 
   function read(json: Buffer): void {
@@ -216,8 +217,8 @@ function createExchange(options: {
   }
 
   function take(chunk: Buffer): Message | BackendError | undefined {
-    if (isEventStream) {
-      for (const event of parser.push(chunk)) if (event.data.length > 0 && !answer) read(event.data);
+    if (events) {
+      for (const event of events.push(chunk)) if (event.data.length > 0 && !answer) read(event.data);
       return answer;
     }
     bytes += chunk.length;
@@ -228,7 +229,7 @@ function createExchange(options: {
   }
 
   function finish(): Message | undefined {
-    if (isEventStream) {
+    if (events) {
       if (!answer) throw new BackendError("bad_answer", "unknown", "the event stream ended before the answer");
       return answer;
     }
@@ -249,7 +250,7 @@ function createExchange(options: {
   return {
     start(responseStatus, contentType) {
       status = responseStatus;
-      isEventStream = status < 300 && /^text\/event-stream\b/i.test(contentType);
+      if (status < 300 && /^text\/event-stream\b/i.test(contentType)) events = createEventParser(answerBytesMax);
     },
     data: (chunk) => guarded(() => take(chunk)),
     end: () => guarded(finish),

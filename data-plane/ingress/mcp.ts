@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Log } from "../../common/log.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
-import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, type Message, readMessage, resultResponse } from "../mcp/json-rpc.ts";
 import { member } from "../mcp/scan.ts";
 import { isSessionVersion, negotiate } from "../mcp/versions.ts";
 import type { Call } from "../methods/call.ts";
@@ -166,16 +166,18 @@ function findSession({ server, identity, request, response, sessions }: Exchange
 type ReadRequest = { message: Message; params: Record<string, unknown> } | { refusal: string; code: number };
 
 function readRequest(body: Buffer): ReadRequest {
+  let parsed: { params?: unknown };
   try {
-    JSON.parse(body.toString()); // the scanner alone would let small mistakes pass
+    parsed = JSON.parse(body.toString()) as typeof parsed; // the scanner alone would let small mistakes pass
   } catch {
     return { refusal: "the body is not JSON", code: errorCodes.parse };
   }
   try {
     const message = readMessage(body);
-    const params = parseSpan(message, message.params) ?? {};
-    if (typeof params !== "object" || params === null || Array.isArray(params))
+    const { params = {} } = parsed;
+    if (typeof params !== "object" || params === null || Array.isArray(params)) {
       return { refusal: '"params" is not an object', code: errorCodes.invalidRequest };
+    }
     return { message, params: params as Record<string, unknown> };
   } catch (error) {
     return { refusal: `the body is not one JSON-RPC 2.0 message: ${(error as Error).message}`, code: errorCodes.invalidRequest };

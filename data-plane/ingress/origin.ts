@@ -48,5 +48,10 @@ function isLoopbackName(name: string): boolean {
 
 // Node keeps the first of several Host headers and joins others, so the raw ones are read.
 function valuesOf({ rawHeaders }: IncomingMessage, name: string): string[] {
-  return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1]?.toLowerCase() === name);
+  const values: string[] = [];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const header = rawHeaders[i] as string;
+    if (header.length === name.length && header.toLowerCase() === name) values.push(rawHeaders[i + 1] as string);
+  }
+  return values;
 }
