@@ -138,10 +138,8 @@ export async function startVmcp(
 }
 
 function findAddresses(command: string | undefined, logs: readonly LogLine[]) {
-  const listening = logs.filter(({ msg }) => msg === "listening");
-  const find = (key: string) => String(listening.find((line) => line[key] !== undefined)?.[key] ?? "");
-  const address = find("address");
-  const adminAddress = find("adminAddress");
+  const address = String(logs.find(({ msg }) => msg === "listening")?.address ?? "");
+  const adminAddress = String(logs.find((line) => line.adminAddress !== undefined)?.adminAddress ?? "");
   const isUp = (command === "control-plane" || address !== "") && (command === "proxy" || adminAddress !== "");
   return isUp ? { address, adminAddress } : undefined;
 }
