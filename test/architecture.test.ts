@@ -34,7 +34,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["sync", "ingress"],
     ["methods"],
     ["runtime"],
-    ["router"],
+    ["virtual-server"],
     ["aggregation"],
     ["backends"],
     ["outgoing-auth", "session"],

@@ -2,25 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Aggregation } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
 import { resolvers } from "./conflicts/registry.ts";
-
-/** Something that wants a name. */
-export interface Candidate {
-  readonly backend: string;
-  /** The backend's name for it. */
-  readonly original: string;
-  /** The name it asks for: the original, or the operator's override. */
-  readonly wanted: string;
-}
-
-/** Which rule gave the name; the words of vmcp.discovery.v1.ViewEntry. */
-export type Rule = "unique" | "prefix" | "priority" | "override" | "conflict" | "shortened" | "shadowed";
-
-/** The name a candidate got; `exposed` is undefined when another candidate took its place. */
-export interface Named<C extends Candidate> {
-  readonly candidate: C;
-  readonly exposed: string | undefined;
-  readonly decidedBy: Rule;
-}
+import type { Candidate, Named } from "./conflicts/resolver.ts";
 
 const nameMax = 64; // what model APIs accept
 const hashLength = 6;

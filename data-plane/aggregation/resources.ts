@@ -29,7 +29,7 @@ export function resolveUris(offers: readonly { backend: string; item: CatalogIte
 }
 
 /** The alias of a URI or template: `file:///x` of `docs` becomes `docs+file:///x` (a legal scheme, RFC 3986 3.1). */
-export function aliasUri(uri: string, backend: string): string {
+function aliasUri(uri: string, backend: string): string {
   const slug = `b${backend.toLowerCase()}`.replace(/^b(?=[a-z])/, "").replace(/[^a-z0-9.-]/g, "-");
   // Clients know `ui:` (MCP Apps) by its scheme, so there the backend goes into the authority.
   if (uri.startsWith("ui://")) return `ui://${slug}.${uri.slice("ui://".length)}`;

@@ -3,8 +3,9 @@
 import type { Aggregation } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
 import { type Catalog, type ListKind, listKinds } from "../backends/catalog.ts";
 import { withMembers } from "../mcp/scan.ts";
+import type { Candidate } from "./conflicts/resolver.ts";
 import { mergeInstructions } from "./instructions.ts";
-import { type Candidate, resolveNames } from "./names.ts";
+import { resolveNames } from "./names.ts";
 import { exposeTool, hiddenBy, overrideOf } from "./overrides.ts";
 import { type PreparedList, prepareList } from "./pages.ts";
 import { indexTemplates, type OwnedUri, resolveUris, type TemplateIndex } from "./resources.ts";

@@ -76,7 +76,7 @@ export function member(json: Buffer, start: number, key: string): Span | undefin
 }
 
 /** Index after the value that begins at `start`. */
-export function endOfValue(json: Buffer, start: number): number {
+function endOfValue(json: Buffer, start: number): number {
   const first = json[start];
   if (first === quote) return endOfString(json, start);
   if (first === openBrace || first === openBracket) return endOfContainer(json, start);

@@ -1,6 +1,24 @@
 // What a conflict strategy is.
 import type { Aggregation } from "../../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
-import type { Candidate, Named } from "../names.ts";
+
+/** Something that wants a name. */
+export interface Candidate {
+  readonly backend: string;
+  /** The backend's name for it. */
+  readonly original: string;
+  /** The name it asks for: the original, or the operator's override. */
+  readonly wanted: string;
+}
+
+/** Which rule gave the name; the words of vmcp.discovery.v1.ViewEntry. */
+export type Rule = "unique" | "prefix" | "priority" | "override" | "conflict" | "shortened" | "shadowed";
+
+/** The name a candidate got; `exposed` is undefined when another candidate took its place. */
+export interface Named<C extends Candidate> {
+  readonly candidate: C;
+  readonly exposed: string | undefined;
+  readonly decidedBy: Rule;
+}
 
 /** Decides names; the candidates come sorted by backend, and the result keeps their order. */
 export type Resolver = <C extends Candidate>(candidates: readonly C[], aggregation: Aggregation) => Named<C>[];
