@@ -13,9 +13,9 @@ type Token = ReturnType<Parser["parse"]> extends Generator<infer T> ? T : never;
 export const bytesMax = 256 * 1024;
 export const depthMax = 64;
 /** Keys and list entries. A hundred times what a large configuration has. */
-export const entriesMax = 10_000;
+export const entriesMax = 8_000;
 // What is neither key nor entry (anchors, tags, stray characters) and what is not even content (blank lines, comments).
-const contentTokensMax = 60_000;
+const contentTokensMax = 50_000;
 const tokensMax = 120_000;
 
 const simpler = "split the configuration into several virtual servers, each with a file of its own";
