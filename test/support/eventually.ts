@@ -20,7 +20,11 @@ export async function eventually<T>(
     } catch (error) {
       failure = error;
     }
-    if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`, { cause: failure });
+    if (performance.now() > deadline) {
+      throw new Error(`not within ${ms} ms: ${what}${failure instanceof Error ? ` (${failure.message})` : ""}`, {
+        cause: failure,
+      });
+    }
     await sleep(10);
   }
 }
