@@ -21,7 +21,7 @@ export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { loadConfig } from "./config/load.ts";
 export { ControlPlaneError } from "./errors.ts";
 export { type Kind, parseName } from "./resource-names.ts";
-export { hasErrors, type Problem } from "./resources/problems.ts";
+export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";
 export { validateResources } from "./resources/validate.ts";
 
 export interface ControlPlaneOptions {

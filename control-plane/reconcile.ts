@@ -2,10 +2,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../common/log.ts";
 import { snapshotVersion } from "../common/snapshot-digest.ts";
+import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { compile } from "./compiler/compile.ts";
 import { blocking, problemLine } from "./compiler/problem-text.ts";
+import { effectsOf } from "./config/effects.ts";
 import type { Fleet } from "./push/fleet.ts";
 import { createTarget } from "./push/target.ts";
+import { hasErrors, type Problem } from "./resources/problems.ts";
 import { validateResources } from "./resources/validate.ts";
 import { type Store, StoreError } from "./store/store.ts";
 
@@ -41,6 +44,12 @@ export interface ReconcilerOptions {
   readonly log: Log;
 }
 
+/** Everything there is to say about a set: what is wrong, what has no effect yet, what must not be served. */
+export function problemsOf(resources: readonly Resource[]): Problem[] {
+  const problems = validateResources(resources);
+  return hasErrors(problems) ? problems : [...problems, ...resources.flatMap(effectsOf)];
+}
+
 interface Waiter {
   readonly revision: bigint;
   readonly resolve: (version: string | undefined) => void;
@@ -57,7 +66,7 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
 
   async function build(): Promise<void> {
     const { revision, resources } = await store.list();
-    const problems = blocking(validateResources(resources));
+    const problems = blocking(problemsOf(resources));
     if (problems.length > 0) {
       // Everything committed was valid for the version that committed it; this one must not serve what it can't vouch for.
       log.error(

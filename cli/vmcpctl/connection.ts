@@ -42,12 +42,16 @@ export function explain(error: unknown, { server, requestTimeout }: GlobalOption
   if (!isServiceError(error)) return error;
   const { reason, violations } = detailsOf(error);
   if (error.code === status.UNAVAILABLE && reason === undefined) {
-    return new ExitError(exitCodes.unavailable, `no control plane answers at ${server} (${whyNot(error.details)}); set --server or VMCP_SERVER`);
+    return new ExitError(
+      exitCodes.unavailable,
+      `no control plane answers at ${server} (${whyNot(error.details)}); set --server or VMCP_SERVER`,
+    );
   }
   if (error.code === status.DEADLINE_EXCEEDED) {
     return new ExitError(exitCodes.temporary, `${server} did not answer within ${requestTimeout / 1000} s`);
   }
-  const text = violations.length > 1 ? violations.map(({ field, description }) => `${field}: ${description}`).join("\n") : error.details;
+  const text =
+    violations.length > 1 ? violations.map(({ field, description }) => `${field}: ${description}`).join("\n") : error.details;
   return new ExitError(exitCodeOf(error.code, reason), text);
 }
 

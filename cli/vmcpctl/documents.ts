@@ -32,7 +32,8 @@ export function toYaml(resources: readonly Resource[]): string {
 // Maps come out sorted, so that two servers print the same text for the same resource; `kind` and `name` lead.
 const yamlOptions = {
   lineWidth: 0,
-  sortMapEntries: (a: { key: unknown }, b: { key: unknown }) => rank(a.key) - rank(b.key) || (keyOf(a.key) < keyOf(b.key) ? -1 : 1),
+  sortMapEntries: (a: { key: unknown }, b: { key: unknown }) =>
+    rank(a.key) - rank(b.key) || (keyOf(a.key) < keyOf(b.key) ? -1 : 1),
 };
 
 const leading = ["kind", "name", "group", "workload"];

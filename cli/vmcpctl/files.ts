@@ -1,10 +1,9 @@
 // What `-f` names: a file, a folder or standard input, parsed into resources or refused with the whole report.
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { hasErrors, loadConfig, type Problem } from "../../control-plane/index.ts";
+import { blocking, formatReport, loadConfig, type Problem } from "../../control-plane/index.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
-import { report } from "./report.ts";
 
 const stdinBytesMax = 1024 * 1024;
 
@@ -25,14 +24,21 @@ export async function readDeclared(paths: readonly string[]): Promise<Declared> 
     problems.push(...loaded.problems);
     for (const resource of loaded.resources) {
       const other = places.get(resource.name);
-      if (other !== undefined && other !== file) throw new ExitError(exitCodes.badInput, `${resource.name} is declared in ${other} and in ${file}`);
+      if (other !== undefined && other !== file)
+        throw new ExitError(exitCodes.badInput, `${resource.name} is declared in ${other} and in ${file}`);
       places.set(resource.name, file);
       resources.push(resource);
     }
   }
-  if (hasErrors(problems)) throw new ExitError(exitCodes.badInput, report(problems));
+  if (blocking(problems).length > 0) throw new ExitError(exitCodes.badInput, `the files are not valid\n\n${reportOf(problems)}`);
   if (resources.length === 0) throw new ExitError(exitCodes.badInput, `nothing is declared in ${paths.join(", ")}`);
   return { resources, warnings: problems };
+}
+
+/** The report of problems, for standard error; several lines without a newline at the end. */
+export function reportOf(problems: readonly Problem[]): string {
+  const colour = process.stderr.isTTY && !process.env.NO_COLOR;
+  return formatReport(problems, { colour }).trimEnd();
 }
 
 async function expand(path: string): Promise<string[]> {

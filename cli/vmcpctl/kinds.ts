@@ -29,7 +29,9 @@ export function parseKind(text: string): AnyKind {
     if (kind.toLowerCase() === wanted || others.includes(wanted)) return kind as AnyKind;
   }
   const all = Object.entries(aliases).flatMap(([kind, others]) => [kind.toLowerCase(), ...others]);
-  const near = all.find((name) => name.length > 2 && (name.startsWith(wanted.slice(0, 3)) || wanted.startsWith(name.slice(0, 4))));
+  const near = all.find(
+    (name) => name.length > 2 && (name.startsWith(wanted.slice(0, 3)) || wanted.startsWith(name.slice(0, 4))),
+  );
   throw new ExitError(exitCodes.usage, `unknown kind "${text}"${near ? `; did you mean "${near}"?` : ""}\n${kindsHelp}`);
 }
 

@@ -31,7 +31,8 @@ export function age(fromMs: number | undefined, nowMs: number): string {
 }
 
 // East Asian wide and emoji take two columns; close enough for names.
-const wide = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u;
+const wide =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u;
 
 function widthOf(text: string): number {
   let width = 0;

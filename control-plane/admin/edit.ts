@@ -4,8 +4,7 @@ import { snapshotVersion } from "../../common/snapshot-digest.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { compile } from "../compiler/compile.ts";
 import { blocking, problemLine } from "../compiler/problem-text.ts";
-import type { Reconciler } from "../reconcile.ts";
-import { validateResources } from "../resources/validate.ts";
+import { problemsOf, type Reconciler } from "../reconcile.ts";
 import { contentBytes, etagOf } from "../store/content.ts";
 import { type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
 import { AdminError, problemsError } from "./errors.ts";
@@ -51,7 +50,7 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
     const present = await store.list();
     const changes = plan(present);
     const preview = previewOf(present, changes);
-    const problems = validateResources(preview.resources);
+    const problems = problemsOf(preview.resources);
     const faults = blocking(problems);
     if (faults.length > 0) throw problemsError(onProblems, faults);
     const compiled = compile(preview.resources);

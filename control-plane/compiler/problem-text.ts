@@ -1,5 +1,5 @@
 // Problems of declared resources as one line each, for those that came without a text to point into.
-import type { Problem } from "../resources/problems.ts";
+import { formatPath, type Problem } from "../resources/problems.ts";
 
 /** Those that must not go into force: errors, and what would be served less protected than it is declared. */
 export function blocking(problems: readonly Problem[]): Problem[] {
@@ -15,6 +15,7 @@ export function problemLine(problem: Problem): string {
 
 /** The resource and the path in its spec: `virtualServers/dev.aggregation.tools[0].workload`. */
 export function fieldOf({ resource, path }: Problem): string {
-  const steps = path.map((step) => (typeof step === "number" ? `[${step}]` : `.${step}`)).join("");
-  return resource === undefined ? steps.replace(/^\./, "") : `${resource}${steps}`;
+  const inside = formatPath(path);
+  if (resource === undefined || inside === "") return resource ?? inside;
+  return `${resource}${inside.startsWith("[") ? "" : "."}${inside}`;
 }

@@ -1,0 +1,165 @@
+#!/usr/bin/env node
+// vmcpctl: drives a control plane. Commands load what they need when they run, so that help is quick.
+import { Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
+import { softwareVersion } from "../common/version.ts";
+import { parseDurationMs } from "./duration.ts";
+import { ExitError, exitCodes } from "./exit-codes.ts";
+import { kindsHelp } from "./vmcpctl/kinds.ts";
+import { formats, standardOutput } from "./vmcpctl/output.ts";
+
+const output = standardOutput();
+
+const format = () => new Option("-o, --output <format>", "how to show it").choices([...formats]).default("table");
+const group = () => new Option("-g, --group <name>", "group of the backends");
+const files = () => new Option("-f, --filename <path...>", "file, folder, or - for standard input").makeOptionMandatory();
+const wait = () =>
+  new Option("--wait [duration]", "wait until the proxies acknowledged").argParser(parseMs).preset("30s").default(30_000, "30s");
+const noWait = () => new Option("--no-wait", "do not wait for the proxies");
+const dryRun = () => new Option("--dry-run", "check, show what would change, and change nothing").default(false);
+
+const program = new Command("vmcpctl")
+  .description("Declare groups, backends, virtual servers and auth policies, and see what the proxies make of them")
+  .version(softwareVersion)
+  .addOption(new Option("--server <host:port>", "control plane").env("VMCP_SERVER").default("127.0.0.1:7400"))
+  .addOption(new Option("--request-timeout <duration>", "deadline of one call").argParser(parseMs).default(10_000, "10s"))
+  .exitOverride()
+  .showSuggestionAfterError()
+  .addHelpText("after", `\n${kindsHelp}\n\nExample:\n  vmcpctl apply -f deploy/examples/ && vmcpctl get tools`);
+
+program
+  .command("get <kind> [name]")
+  .description("list what is declared, or tools, prompts and resources as clients see them")
+  .addOption(format())
+  .addOption(group())
+  .option("--virtual-server <name>", "only what this virtual server shows")
+  .action(async (kind, name, options, command) =>
+    finish(command, async () => (await import("./vmcpctl/get.ts")).get({ kind, name }, { ...globals(), ...options }, output)),
+  );
+
+program
+  .command("describe <kind> [name]")
+  .description("one thing with everything known about it")
+  .addOption(group())
+  .action(async (kind, name, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/describe.ts")).describe({ kind, name }, { ...globals(), ...options }, output),
+    ),
+  );
+
+program
+  .command("apply")
+  .description("create or replace what files declare, all or nothing")
+  .addOption(files())
+  .addOption(format())
+  .addOption(dryRun())
+  .addOption(wait())
+  .addOption(noWait())
+  .option("--reason <text>", "why, for the history", "vmcpctl apply")
+  .action(async (options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/apply.ts")).apply({ ...globals(), ...options, wait: waitMs(options) }, output),
+    ),
+  );
+
+program
+  .command("diff")
+  .description("what apply would change: exit code 0 for nothing, 1 for something, more for errors")
+  .addOption(files())
+  .action(async (options, command) => {
+    const work = async () => (await import("./vmcpctl/apply.ts")).diff({ ...globals(), ...options }, output);
+    await finish(command, work, { failure: 2 });
+  });
+
+program
+  .command("delete <kind> [name]")
+  .description("delete one resource")
+  .addOption(format())
+  .addOption(group())
+  .addOption(dryRun())
+  .option("--force", "a group with its backends", false)
+  .addOption(wait())
+  .addOption(noWait())
+  .action(async (kind, name, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/delete.ts")).remove({ kind, name }, { ...globals(), ...options, wait: waitMs(options) }, output),
+    ),
+  );
+
+program
+  .command("watch [kind]")
+  .description("changes as they happen; proxies too")
+  .addOption(format())
+  .action(async (kind, options, command) =>
+    finish(command, async () => (await import("./vmcpctl/watch.ts")).watch({ kind }, { ...globals(), ...options }, output)),
+  );
+
+program
+  .command("proxy")
+  .description("the proxies")
+  .command("status [name]")
+  .description("which proxy runs what, and what it refused")
+  .addOption(format())
+  .action(async (name, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/get.ts")).get({ kind: "proxies", name }, { ...globals(), ...options }, output),
+    ),
+  );
+
+program
+  .command("version")
+  .description("versions of this program and of the control plane")
+  .action(async (_, command) =>
+    finish(command, async () => (await import("./vmcpctl/server-version.ts")).serverVersion(globals(), output)),
+  );
+
+function globals() {
+  const { server, requestTimeout } = program.opts<{ server: string; requestTimeout: number }>();
+  return { server, requestTimeout };
+}
+
+/** Runs a command; what it throws becomes one message and an exit code. `failure` replaces exit code 1 of errors. */
+async function finish(command: Command, work: () => Promise<number>, { failure = 1 } = {}): Promise<void> {
+  try {
+    process.exitCode = await work();
+  } catch (error) {
+    const { explain } = await import("./vmcpctl/connection.ts");
+    const explained = explain(error, globals());
+    const exitCode = explained instanceof ExitError ? explained.exitCode : exitCodes.failure;
+    complain(explained, {
+      exitCode: exitCode === exitCodes.failure ? failure : exitCode,
+      asJson: command.opts().output === "json",
+    });
+  }
+}
+
+function complain(error: unknown, { exitCode, asJson }: { exitCode: number; asJson: boolean }): void {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(asJson ? `${JSON.stringify({ error: { exitCode, message } })}\n` : `vmcpctl: ${message}\n`);
+  process.exitCode = exitCode;
+}
+
+function waitMs({ wait: chosen }: OptionValues): number | undefined {
+  return typeof chosen === "number" ? chosen : undefined;
+}
+
+function parseMs(text: string): number {
+  const ms = parseDurationMs(text);
+  if (ms === undefined || ms < 1 || ms > 86_400_000) {
+    throw new InvalidArgumentError("expected a duration from 1ms to 24h, such as 30s.");
+  }
+  return ms;
+}
+
+// `vmcpctl get tools | head` closes our output early, which is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(exitCodes.ok);
+  throw error;
+});
+
+try {
+  if (process.argv.length <= 2) program.outputHelp();
+  else await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  else complain(error, { exitCode: exitCodes.failure, asJson: false });
+}

@@ -1,0 +1,96 @@
+// `vmcpctl get`: what is declared, and what came of it.
+import { create, toJson } from "@bufbuild/protobuf";
+import { ListResourcesResponseSchema } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { ExitError, exitCodes } from "../exit-codes.ts";
+import { backendRows } from "./backends.ts";
+import { type Connection, connect, type GlobalOptions } from "./connection.ts";
+import { toYaml } from "./documents.ts";
+import { isResourceKind, parseTarget, type ResourceKind } from "./kinds.ts";
+import { type Found, find, listAll } from "./lookup.ts";
+import { type Format, json, type Output } from "./output.ts";
+import { proxyStatus } from "./proxies.ts";
+import { authPolicyTable, backendTable, groupTable, virtualServerTable } from "./resource-tables.ts";
+import { getView } from "./views.ts";
+
+export interface GetOptions extends GlobalOptions {
+  readonly output: Format;
+  readonly group?: string | undefined;
+  readonly virtualServer?: string | undefined;
+}
+
+/** Returns the exit code. */
+export async function get(
+  what: { kind: string; name: string | undefined },
+  options: GetOptions,
+  output: Output,
+): Promise<number> {
+  const { kind, name } = parseTarget(what.kind, what.name);
+  using connection = connect(options);
+  if (kind === "proxies") return await proxyStatus({ connection, name, format: options.output, output });
+  if (!isResourceKind(kind))
+    return await getView({ connection, kind, name, virtualServer: options.virtualServer, format: options.output, output });
+  if (kind === "backends" && name === undefined) return await getBackends(connection, options, output);
+  const found = await find(connection, { kind, name, group: options.group });
+  if (options.output === "table") output.data(await tableOf({ connection, kind, found }));
+  else writeResources(found, { format: options.output, single: name !== undefined, output });
+  return exitCodes.ok;
+}
+
+/** Declared resources in the formats for machines. YAML is what `apply -f` takes. */
+export function writeResources(found: Found, options: { format: Format; single: boolean; output: Output }): void {
+  const { format, single, output } = options;
+  const [first] = found.resources;
+  if (format === "name") output.data(found.resources.map(({ name }) => `${name}\n`).join(""));
+  else if (format === "yaml") output.data(toYaml(found.resources));
+  else if (single && first) output.data(json(toJson(ResourceSchema, first)));
+  else output.data(json(toJson(ListResourcesResponseSchema, create(ListResourcesResponseSchema, found))));
+}
+
+/** All of them, also those that virtual servers declare inline. As YAML only what can be applied by itself. */
+async function getBackends(
+  connection: Connection,
+  { output: format, group, virtualServer }: GetOptions,
+  output: Output,
+): Promise<number> {
+  const { resources, revision } = await listAll(connection, "");
+  const { proxies } = await connection.admin.listProxies({}, connection.deadline());
+  const within = group === undefined ? "" : `groups/${group}/`;
+  const wanted = virtualServer === undefined ? () => true : membership(resources, virtualServer);
+  const rows = backendRows(resources, proxies).filter(({ name }) => name.startsWith(within) && wanted(name));
+  if (format === "json") output.data(json({ backends: rows }));
+  else if (format === "name") output.data(rows.map(({ name }) => `${name}\n`).join(""));
+  else if (format === "table") output.data(backendTable(rows));
+  else {
+    const names = new Set(rows.map(({ name }) => name));
+    writeResources({ resources: resources.filter(({ name }) => names.has(name)), revision }, { format, single: false, output });
+  }
+  return exitCodes.ok;
+}
+
+/** Whether a backend belongs to a virtual server. */
+function membership(resources: readonly Resource[], virtualServer: string): (name: string) => boolean {
+  const server = resources.find(({ name }) => name === `virtualServers/${virtualServer}`);
+  if (server?.spec.case !== "virtualServer")
+    throw new ExitError(exitCodes.failure, `there is no "virtualServers/${virtualServer}"`);
+  const { backends, groupRef } = server.spec.value;
+  const prefix = backends.length > 0 ? `virtualServers/${virtualServer}/` : `groups/${groupRef}/`;
+  return (name) => name.startsWith(prefix);
+}
+
+async function tableOf(options: { connection: Connection; kind: ResourceKind; found: Found }): Promise<string> {
+  const { connection, kind, found } = options;
+  const nowMs = Date.now();
+  switch (kind) {
+    case "groups":
+      return groupTable(found.resources, (await listAll(connection, "backends")).resources, nowMs);
+    case "virtualServers":
+      return virtualServerTable(found.resources, nowMs);
+    case "authPolicies":
+      return authPolicyTable(found.resources, nowMs);
+    case "backends": {
+      const { proxies } = await connection.admin.listProxies({}, connection.deadline());
+      return backendTable(backendRows(found.resources, proxies));
+    }
+  }
+}

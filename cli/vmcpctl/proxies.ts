@@ -1,0 +1,81 @@
+// `vmcpctl proxy status`: which proxy runs what, and what it refused.
+import { create, toJson } from "@bufbuild/protobuf";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { stringify } from "yaml";
+import {
+  ListProxiesResponseSchema,
+  type Proxy as ProxyRow,
+  ProxySchema,
+  ProxyState,
+} from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import { ExitError, exitCodes } from "../exit-codes.ts";
+import type { Connection } from "./connection.ts";
+import { nackText } from "./nack.ts";
+import { type Format, json, type Output } from "./output.ts";
+import { age, plainLines, table } from "./table.ts";
+
+export interface ProxyStatusOptions {
+  readonly connection: Connection;
+  /** Id of one; undefined: all. */
+  readonly name: string | undefined;
+  readonly format: Format;
+  readonly output: Output;
+}
+
+/** Returns the exit code. */
+export async function proxyStatus({ connection, name, format, output }: ProxyStatusOptions): Promise<number> {
+  const listed = await connection.admin.listProxies({}, connection.deadline());
+  const proxies = listed.proxies.filter(({ node }) => name === undefined || node?.id === name);
+  if (name !== undefined && proxies.length === 0) throw new ExitError(exitCodes.failure, `no proxy "${name}" has connected`);
+  if (format === "table") {
+    output.data(proxyTable(proxies, Date.now()));
+    const refusals = proxies.filter(({ lastNack, state }) => lastNack !== undefined && state !== ProxyState.SYNCED);
+    for (const proxy of refusals) output.data(`\n${output.paint("red", plainLines(nackText(proxy)))}\n`);
+    for (const { node, warnings } of proxies)
+      for (const warning of warnings) output.note(plainLines(`${node?.id}: warning: ${warning}\n`));
+    return exitCodes.ok;
+  }
+  const [first] = proxies;
+  const single = name !== undefined && first !== undefined;
+  const value = single
+    ? toJson(ProxySchema, first)
+    : toJson(ListProxiesResponseSchema, create(ListProxiesResponseSchema, { ...listed, proxies }));
+  if (format === "name") output.data(proxies.map(({ node }) => `proxies/${node?.id}\n`).join(""));
+  else output.data(format === "json" ? json(value) : stringify(value, { lineWidth: 0 }));
+  return exitCodes.ok;
+}
+
+/** One line per proxy, and a line that counts. */
+export function proxyTable(proxies: readonly ProxyRow[], nowMs: number): string {
+  const rows = proxies.map((proxy) => [
+    proxy.node?.id ?? "",
+    proxy.node?.address ?? "",
+    stateName(proxy.state),
+    proxy.liveVersion,
+    proxy.targetVersion,
+    ackedOf(proxy, nowMs),
+    String(proxy.activeSessions),
+    backendsOf(proxy),
+    proxy.node?.softwareVersion ?? "",
+  ]);
+  return table(["NAME", "ADDRESS", "STATE", "LIVE", "TARGET", "ACKED", "SESSIONS", "BACKENDS", "VERSION"], rows);
+}
+
+/** `SYNCED`. */
+export function stateName(state: ProxyState): string {
+  return Object.entries(ProxyState).find(([, value]) => value === state)?.[0] ?? String(state);
+}
+
+// When, and how long it took from the push.
+function ackedOf({ ackTime, ackMillis }: ProxyRow, nowMs: number): string {
+  return ackTime === undefined ? "" : `${age(ms(ackTime), nowMs)} ago, ${ackMillis} ms`;
+}
+
+function backendsOf({ backends, state }: ProxyRow): string {
+  if (state === ProxyState.DISCONNECTED) return "";
+  return `${backends.filter((backend) => backend.state === "ready").length}/${backends.length}`;
+}
+
+function ms(time: Timestamp): number {
+  return timestampMs(time);
+}
