@@ -1,6 +1,6 @@
 // The text of a configuration file → resources, and every problem with its place in the text.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import type { Problem } from "../resources/problems.ts";
+import { type Problem, printable } from "../resources/problems.ts";
 import { type Declared, referenceProblems } from "../resources/references.ts";
 import { namelessPrefix, readDocument } from "./documents.ts";
 import { effectsOf } from "./effects.ts";
@@ -29,7 +29,10 @@ const problemsMax = 100; // nobody reads more, and each costs a look at its line
 /** Never throws, and takes less than half a second for any input. Bytes must be UTF-8. */
 export function loadConfig(input: string | Uint8Array, { file, partial = false }: LoadOptions): LoadResult {
   const { text, fault } = readText(input);
-  if (fault !== undefined) return { resources: [], problems: [faultProblem(fault, file, indexLines(text, []), text, [])] };
+  if (fault !== undefined) {
+    const hidden = secretRanges(text, []);
+    return { resources: [], problems: [printable(faultProblem(fault, file, indexLines(text, hidden), text, hidden))] };
+  }
   const { documents, faults } = parseDocuments(text);
   const masks = secretRanges(text, documents);
   const lines = indexLines(text, masks);
@@ -112,7 +115,7 @@ function cut(problems: readonly Unplaced[], file: string, lines: Lines): Problem
       ? problems
       : [...errors, ...problems.filter(({ severity }) => severity !== "error")].slice(0, problemsMax);
   const shown: Problem[] = kept.map(({ range, ...problem }) =>
-    range === undefined ? problem : { ...problem, place: lines.place(file, range) },
+    printable(range === undefined ? problem : { ...problem, place: lines.place(file, range) }),
   );
   if (problems.length > problemsMax) {
     const severity = errors.length > problemsMax ? "error" : "warning";

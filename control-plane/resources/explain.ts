@@ -85,14 +85,7 @@ const shownMax = 60;
 function show(value: unknown): string {
   const text = String(value);
   const bare = text.replace(/(:\/\/)[^\s/@]{1,256}@/, "$1***@");
-  return quoted(bare.length > shownMax ? `${bare.slice(0, shownMax)}…` : bare);
-}
-
-// A report goes to terminals: control characters and direction overrides in it could show a lie.
-function quoted(text: string): string {
-  return JSON.stringify(text).replaceAll(/[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, (char) => {
-    return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
+  return JSON.stringify(bare.length > shownMax ? `${bare.slice(0, shownMax)}…` : bare);
 }
 
 export function valueAt(input: unknown, path: Path): unknown {

@@ -41,6 +41,21 @@ export function hasErrors(problems: readonly Problem[]): boolean {
   return problems.some((problem) => problem.severity === "error");
 }
 
+/**
+ * The same with control characters and direction overrides of messages written as escapes: problems quote what others
+ * wrote, and are shown on terminals.
+ */
+export function printable(problem: Problem): Problem {
+  const { message, hint } = problem;
+  return { ...problem, message: escaped(message), ...(hint !== undefined && { hint: escaped(hint) }) };
+}
+
+function escaped(text: string): string {
+  return text.replaceAll(/[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu, (char) => {
+    return `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
+
 export interface ReportOptions {
   /** ANSI colours; default false. Every colour stands beside a word that says the same. */
   readonly colour?: boolean;
@@ -82,14 +97,17 @@ function formatProblem({ severity, message, hint, resource, path, place }: Probl
   const label = paint(colours[severity], severity);
   const hintLine = (indent: string) => (hint === undefined ? [] : [`${indent}${paint(36, "=")} ${hint}`]);
   if (place === undefined) {
-    const where = [resource, formatPath(path)].filter((part) => part !== undefined && part !== "").join(": ");
+    const where = [resource, formatPath(path)]
+      .map((part) => part && escaped(part))
+      .filter((part) => part !== undefined && part !== "")
+      .join(": ");
     return [`${where === "" ? "" : `${where}: `}${label}: ${message}`, ...hintLine("  "), ""].join("\n");
   }
   const number = String(place.line);
   const gutter = " ".repeat(number.length);
   const pointer = paint(colours[severity], "^".repeat(place.width));
   return [
-    `${paint(1, `${place.file}:${place.line}:${place.column}`)}: ${label}: ${message}`,
+    `${paint(1, `${escaped(place.file)}:${place.line}:${place.column}`)}: ${label}: ${message}`,
     `  ${number} | ${place.source}`.trimEnd(),
     `  ${gutter} | ${" ".repeat(place.indent)}${pointer}`,
     ...hintLine(`  ${gutter} `),

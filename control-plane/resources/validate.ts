@@ -2,7 +2,7 @@
 import { toJson } from "@bufbuild/protobuf";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { inspect } from "./inspect.ts";
-import type { Problem } from "./problems.ts";
+import { type Problem, printable } from "./problems.ts";
 import { type Declared, referenceProblems } from "./references.ts";
 import { groupName, plainName } from "./schema/fields.ts";
 
@@ -49,7 +49,7 @@ export function validateResources(resources: readonly Resource[], { partial = fa
     problems.push(...inspected.problems.map((problem) => ({ ...problem, resource: resource.name })));
     declared.push({ name: resource.name, kind, part: inspected.part });
   }
-  return [...problems, ...referenceProblems(declared, partial)];
+  return [...problems, ...referenceProblems(declared, partial)].map(printable);
 }
 
 const patterns = {
