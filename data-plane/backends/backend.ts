@@ -103,7 +103,7 @@ export function createBackend({ spec, credential, breaker: settings, log, onChan
   /** The session's leg, opened at first use, once for all calls that wait for it. */
   async function legOf(session: Session): Promise<Leg> {
     const existing = legs.get(session);
-    if (existing && !(await existing).isClosed) return existing;
+    if (existing && (await existing).closedBy === undefined) return existing;
     if (legs.get(session) !== existing) return legOf(session); // another call opened one meanwhile
     const opening = openLeg(session);
     legs.set(session, opening);

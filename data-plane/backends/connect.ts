@@ -1,5 +1,4 @@
 // Transport → how sessions with a backend are opened.
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { resolveReference } from "../outgoing-auth/references.ts";
@@ -54,47 +53,46 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
 
 const restartMs = { first: 500, most: 30_000, healthyAfter: 30_000 };
 
-/** One child process for all sessions; started at first use, started again (not sooner than the backoff says) when it is gone. */
+/** One child process for all sessions; started at first use, and again, with growing pauses, when it has ended. */
 function connectStdio({ spec, log }: ConnectOptions): Connector {
   const env = Object.fromEntries(Object.entries(spec.env).map(([name, value]) => [name, resolveReference(value)]));
   const program = { command: spec.command, args: spec.args, env, log, name: spec.name, ...(spec.cwd ? { cwd: spec.cwd } : {}) };
   let child: Promise<Leg> | undefined;
-  let startedAtMs = 0;
-  let delayMs = 0;
+  let startedAtMs = Number.NEGATIVE_INFINITY;
+  let pauseMs = 0;
   let isClosed = false;
 
-  async function start(client: ClientFacts): Promise<Leg> {
-    const waitMs = startedAtMs + delayMs - performance.now();
-    if (waitMs > 0) await sleep(waitMs);
-    if (isClosed) throw new BackendError("unavailable", "not_executed", "the backend was removed");
-    delayMs =
-      performance.now() - startedAtMs > restartMs.healthyAfter
-        ? restartMs.first
-        : Math.min(restartMs.most, delayMs * 2 || restartMs.first);
+  function start(client: ClientFacts): Promise<Leg> {
     startedAtMs = performance.now();
     return openPipedLeg((events) => openStdio(program, events), client, startDeadline());
   }
 
-  function shared(client: ClientFacts): Promise<Leg> {
-    const started = start(client);
-    child = started;
-    started.catch(() => {
-      if (child === started) child = undefined;
-    });
-    return started;
+  /** The running child's leg; starts one when there is none. Throws why there is none while a pause lasts. */
+  async function running(client: ClientFacts): Promise<Leg> {
+    if (isClosed) throw new BackendError("unavailable", "not_executed", "the backend was removed");
+    const current = child ?? start(client);
+    child = current;
+    const ended = await current.then(
+      (leg) => leg.closedBy,
+      (error: unknown) => reasonOf(error),
+    );
+    if (ended === undefined) return current;
+    const ageMs = performance.now() - startedAtMs;
+    if (child !== current) return running(client); // another caller has restarted it meanwhile
+    if (ageMs > restartMs.healthyAfter) pauseMs = 0;
+    if (ageMs < pauseMs) throw new BackendError("unavailable", "not_executed", ended);
+    pauseMs = Math.min(restartMs.most, pauseMs * 2 || restartMs.first);
+    child = undefined;
+    return running(client);
   }
 
   return {
     async openLeg(client, signal) {
-      const current = await child?.catch(() => undefined);
-      const leg = await abortable(
-        current && !current.isClosed ? Promise.resolve(current) : child && !current ? child : shared(client),
-        signal,
-      );
+      const leg = await abortable(running(client), signal);
       return {
         facts: leg.facts,
-        get isClosed() {
-          return leg.isClosed;
+        get closedBy() {
+          return leg.closedBy;
         },
         request: leg.request,
         notify: leg.notify,

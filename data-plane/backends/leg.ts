@@ -30,7 +30,8 @@ export interface Leg {
   notify(message: Buffer, signal: AbortSignal): Promise<void>;
   /** Hears what the backend sends outside of calls, until it stops or `signal` ends it. False when it offers no such stream. */
   listen(onMessage: (message: Message) => void, signal: AbortSignal): Promise<boolean>;
-  readonly isClosed: boolean;
+  /** Why it ended; undefined while it is open. */
+  readonly closedBy: string | undefined;
   /** Ends the session; never rejects, bounded in time. */
   close(): Promise<void>;
 }

@@ -38,9 +38,12 @@ export async function openPipedLeg(
     onEnd = resolve;
   });
 
-  const pipe = await open({ onMessage: receive, onClose: (reason) => end(reason) }).catch((error: unknown) => {
+  let pipe: Pipe | undefined; // messages may come before it is handed over
+  const opened = await open({ onMessage: receive, onClose: (reason) => end(reason) }).catch((error: unknown) => {
     throw new BackendError("unavailable", "not_executed", reasonOf(error), error);
   });
+
+  pipe = opened;
 
   function end(reason: Error | undefined): void {
     if (closed) return;
@@ -54,7 +57,7 @@ export async function openPipedLeg(
     const message = readOrUndefined(json);
     if (!message) return; // noise; the call it may have been for ends by its deadline
     if (message.method !== undefined && message.id !== undefined) {
-      pipe.send(answerServerRequest(message)).catch(() => undefined);
+      pipe?.send(answerServerRequest(message)).catch(() => undefined);
     } else if (message.method !== undefined) deliver(message);
     else if (message.id !== undefined) {
       const call = pending.get(message.id);
@@ -84,7 +87,7 @@ export async function openPipedLeg(
       const abort = (): void => {
         pending.delete(id);
         reject(signal.reason);
-        pipe.send(cancelled({ ...message, id })).catch(() => undefined);
+        opened.send(cancelled({ ...message, id })).catch(() => undefined);
       };
       pending.set(id, {
         message,
@@ -98,7 +101,7 @@ export async function openPipedLeg(
       });
       signal.addEventListener("abort", abort, { once: true });
       const edits = [{ ...(message.idSpan as Span), text: id }, ...(token ? [{ ...token, text: id }] : [])];
-      pipe.send(splice(message.json, edits)).catch((error: unknown) => {
+      opened.send(splice(message.json, edits)).catch((error: unknown) => {
         const call = pending.get(id);
         pending.delete(id);
         call?.settle(new BackendError("unavailable", "not_executed", reasonOf(error), error));
@@ -108,15 +111,15 @@ export async function openPipedLeg(
 
   try {
     const facts = readServerFacts(await request(initializeRequest(client), { signal }));
-    pipe.setProtocolVersion?.(facts.protocolVersion);
-    await pipe.send(initializedNotification);
+    opened.setProtocolVersion?.(facts.protocolVersion);
+    await opened.send(initializedNotification);
     return {
       facts,
-      get isClosed() {
-        return closed !== undefined;
+      get closedBy() {
+        return closed?.message;
       },
       request,
-      notify: (message) => pipe.send(message),
+      notify: (message) => opened.send(message),
       async listen(onMessage, signal) {
         listeners.add(onMessage);
         const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
@@ -124,10 +127,10 @@ export async function openPipedLeg(
         listeners.delete(onMessage);
         return true;
       },
-      close: () => pipe.close(),
+      close: () => opened.close(),
     };
   } catch (error) {
-    await pipe.close();
+    await opened.close();
     throw error;
   }
 }

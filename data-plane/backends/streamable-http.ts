@@ -44,7 +44,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       ...(await options.credential()),
     };
     let postHeaders = Object.entries(headers).flat(); // as undici writes them, made once
-    let isClosed = false;
+    let closedBy: string | undefined;
     let sessionId: string | undefined;
 
     /** Sends one POST; resolves with the response to `awaited`, or with nothing when none is awaited. */
@@ -134,14 +134,14 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
 
     return {
       facts,
-      get isClosed() {
-        return isClosed;
+      get closedBy() {
+        return closedBy;
       },
       async request(message, requestOptions) {
         try {
           return (await post(message.json, message, requestOptions)) as Message;
         } catch (error) {
-          if (error instanceof BackendError && error.code === "session_gone") isClosed = true;
+          if (error instanceof BackendError && error.code === "session_gone") closedBy = error.message;
           // A closed connection is no cancellation in this era (MCP 2025-11-25, transports): it has to be said.
           if (requestOptions.signal.aborted) notify(cancelled(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
           throw error;
@@ -150,8 +150,8 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       notify,
       listen: (onMessage, signal) => listen(headers, onMessage, signal),
       async close() {
-        if (isClosed) return;
-        isClosed = true;
+        if (closedBy !== undefined) return;
+        closedBy = "it was closed";
         if (sessionId !== undefined) await send("DELETE", headers, AbortSignal.timeout(closeMs)).catch(() => undefined);
       },
     };

@@ -79,7 +79,7 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
         if (isDirty || (isStreamOver && hasStream)) wake();
       });
       if (signal.aborted) return;
-      if (leg.isClosed) throw new BackendError("unavailable", "not_executed", "the connection was closed");
+      if (leg.closedBy !== undefined) throw new BackendError("unavailable", "not_executed", leg.closedBy);
       if (isStreamOver && hasStream) {
         await ping(leg, signal);
         await sleep(reopenMs, undefined, { signal });

@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { pino } from "pino";
+import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import { readMessage, request } from "../mcp/json-rpc.ts";
+import { createConnector } from "./connect.ts";
+
+const log = pino({ level: "silent" });
+const client = { protocolVersion: "2025-11-25", clientInfo: '{"name":"c","version":"1"}' } as const;
+const signal = () => AbortSignal.timeout(10_000);
+
+// A server in a line: counts its calls, echoes progress under the token it was given, and dies when told to.
+const script = `
+  const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\\n");
+  const initialized = { protocolVersion: "2025-11-25", capabilities: { tools: {} }, serverInfo: { name: "s", version: "1" } };
+  let calls = 0;
+  require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+    const { id, method, params } = JSON.parse(line);
+    if (method === "initialize") return say({ id, result: initialized });
+    if (method === "die") process.exit(3);
+    if (id === undefined) return;
+    const progressToken = params?._meta?.progressToken;
+    if (progressToken !== undefined) say({ method: "notifications/progress", params: { progressToken, progress: 1 } });
+    setTimeout(() => say({ id, result: { calls: ++calls, seen: params?.n } }), params?.delay ?? 0);
+  });`;
+
+function stdio(t: TestContext, program = script) {
+  const spec = create(BackendSchema, { name: "s", transport: "stdio", command: process.execPath, args: ["-e", program] });
+  const connector = createConnector({ spec, credential: async () => ({}), log });
+  t.after(() => connector.close());
+  return connector;
+}
+
+const ask = (params: object, id = "1") => readMessage(request("count", JSON.stringify(params), id));
+
+test("sessions share one child, and each hears only of its own calls", async (t) => {
+  const connector = stdio(t);
+  const [one, two] = await Promise.all([connector.openLeg(client, signal()), connector.openLeg(client, signal())]);
+  const heard: string[] = [];
+  const token = { _meta: { progressToken: "mine" } };
+  const answers = await Promise.all([
+    one.request(ask({ n: "one", delay: 50, ...token }), { signal: signal(), onMessage: ({ json }) => heard.push(`one ${json}`) }),
+    two.request(ask({ n: "two", ...token }, '"x"'), { signal: signal(), onMessage: ({ json }) => heard.push(`two ${json}`) }),
+  ]);
+  const results = answers.map(({ json }) => JSON.parse(json.toString()));
+  assert.deepEqual(results, [
+    { jsonrpc: "2.0", id: 1, result: { calls: 2, seen: "one" } },
+    { jsonrpc: "2.0", id: "x", result: { calls: 1, seen: "two" } },
+  ]);
+  const progress = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"mine","progress":1}}';
+  assert.deepEqual(heard.sort(), [`one ${progress}`, `two ${progress}`]);
+});
+
+test("a child that dies fails the calls in flight, and the next session starts another", async (t) => {
+  const connector = stdio(t);
+  const leg = await connector.openLeg(client, signal());
+  const pending = leg.request(ask({ delay: 10_000 }), { signal: signal() });
+  await leg.notify(request("die", undefined), signal());
+  await assert.rejects(pending, { code: "unavailable", outcome: "unknown", message: '"s" ended with exit code 3' });
+  assert.equal(leg.closedBy, '"s" ended with exit code 3');
+  const next = await connector.openLeg(client, signal());
+  const { json } = await next.request(ask({}), { signal: signal() });
+  assert.match(json.toString(), /"calls":1/);
+});
+
+test("a child that won't live is not started without pause, and says why", async (t) => {
+  const connector = stdio(t, "process.exit(7)");
+  const why = { code: "unavailable", outcome: "not_executed", message: '"s" ended with exit code 7' };
+  await assert.rejects(connector.openLeg(client, signal()), why);
+  const startedMs = performance.now();
+  await assert.rejects(connector.openLeg(client, signal()), why);
+  assert.ok(performance.now() - startedMs < 400, "refused during the pause, without a start");
+});
+
+test("a reference that leads nowhere is refused before anything starts", () => {
+  const spec = create(BackendSchema, { name: "s", transport: "stdio", command: "x", env: { KEY: "env:VMCP_TEST_NOT_SET" } });
+  assert.throws(() => createConnector({ spec, credential: async () => ({}), log }), /VMCP_TEST_NOT_SET is not set on this proxy/);
+});
