@@ -46,7 +46,7 @@ test("a snapshot that no proxy can apply is refused with a reason, and the old o
   const broken = stdioBackend("broken", stdioServer("memory"), { TOKEN: "env:VMCP_TEST_IS_NOT_SET" });
   const { code, stdout, stderr } = await mesh.apply([team([httpBackend("one", one.url), broken])]);
   assert.equal(code, 1, stdout + stderr);
-  assert.match(stdout + stderr, /VMCP_TEST_IS_NOT_SET/);
+  assert.match(stderr, /proxy-1 refused[\s\S]*VMCP_TEST_IS_NOT_SET/);
 
   const status = await mesh.ctl("proxy", "status");
   assert.match(status.stdout, /proxy-1.*NACKED/);

@@ -17,8 +17,8 @@ export async function startMesh(proxyCount: number): Promise<Mesh> {
   const controlPlane = stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:"]));
   const { adminAddress } = controlPlane;
   const ids = Array.from({ length: proxyCount }, (_, i) => `proxy-${i + 1}`);
-  const start = (id: string) =>
-    startVmcp(["proxy", "--control-plane", adminAddress, "--id", id, "--port", "0"], { isReady: false });
+  const flags = ["--control-plane", adminAddress, "--port", "0", "--allow-stdio"];
+  const start = (id: string) => startVmcp(["proxy", "--id", id, ...flags], { isReady: false });
   const proxies = await Promise.all(ids.map(async (id) => stack.use(await start(id))));
   const ctl = (...args: string[]) => runVmcpctl(adminAddress, args);
   let applied = 0;

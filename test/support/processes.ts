@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { eventually } from "./eventually.ts";
 
 const root = join(import.meta.dirname, "../..");
+const startMs = 30_000;
 const outputCharactersMax = 4 * 1024 * 1024;
 
 /** A program that runs until it is stopped. */
@@ -115,20 +116,25 @@ export async function startVmcp(
 ): Promise<RunningVmcp> {
   const child = startProcess(process.execPath, [join(root, "cli/vmcp.ts"), ...args], options);
   const logs = () => child.stderr().split("\n").flatMap(parseLine);
-  const exit = child.ended.then((code) => {
-    throw new Error(`vmcp ${args.join(" ")} ended with ${code}${child.stdout() && `:\n${child.stdout()}`}`);
-  });
-  exit.catch(() => undefined);
+  let code: number | undefined;
+  child.ended.then(
+    (ended) => {
+      code = ended;
+    },
+    () => {
+      code = -1;
+    },
+  );
+  // A program that ended will never do what is waited for.
+  const until = async <T>(what: string, probe: () => T | undefined | false | Promise<T | undefined | false>): Promise<T> => {
+    const value = await eventually<T | "ended">(what, async () => (code === undefined ? probe() : "ended"), startMs);
+    if (value === "ended") throw new Error(`vmcp ${args.join(" ")} ended with ${code}: ${child.stdout()}`);
+    return value;
+  };
   try {
-    const awaited = eventually(`vmcp ${args[0]} listens`, () => findAddresses(args[0], logs()), 20_000);
-    const { address, adminAddress } = await Promise.race([awaited, exit]);
+    const { address, adminAddress } = await until(`vmcp ${args[0]} listens`, () => findAddresses(args[0], logs()));
     if (address && options.isReady !== false) {
-      const ready = eventually(
-        `${address}/readyz answers 200`,
-        async () => (await fetch(`${address}/readyz`)).status === 200,
-        20_000,
-      );
-      await Promise.race([ready, exit]);
+      await until(`${address}/readyz answers 200`, async () => (await fetch(`${address}/readyz`)).status === 200);
     }
     return { ...child, address, adminAddress, logs };
   } catch (error) {
@@ -158,7 +164,7 @@ export async function startEverything(port?: number): Promise<RunningProcess & {
   const script = join(root, "node_modules/@modelcontextprotocol/server-everything/dist/index.js");
   const child = startProcess(process.execPath, [script, "streamableHttp"], { env: { PORT: String(own) } });
   const url = `http://127.0.0.1:${own}/mcp`;
-  await eventually("server-everything answers", async () => (await fetch(url)).status > 0, 20_000);
+  await eventually("server-everything answers", async () => (await fetch(url)).status > 0, startMs);
   return { ...child, url, port: own };
 }
 
