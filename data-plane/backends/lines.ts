@@ -1,7 +1,7 @@
 // Cuts a byte stream into lines, for servers that speak over their standard streams.
 
 /** A line is longer than allowed. */
-export class LineTooLongError extends Error {
+class LineTooLongError extends Error {
   override name = "LineTooLongError";
 }
 
