@@ -1,0 +1,223 @@
+// The real program against a real control plane and real proxies.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { test } from "node:test";
+import { pino } from "pino";
+import { type ControlPlaneOptions, startControlPlane } from "../../control-plane/index.ts";
+import { startDataPlane } from "../../data-plane/index.ts";
+
+const log = pino({ level: "silent" });
+const program = join(import.meta.dirname, "../vmcpctl.ts");
+
+const declared = `
+kind: Group
+name: tools
+backends:
+  - name: fetch
+    url: http://127.0.0.1:9/mcp
+---
+kind: VirtualServer
+name: dev
+groupRef: tools
+incomingAuth: { type: anonymous }
+outgoingAuth: { source: inline, default: { type: unauthenticated } }
+aggregation: { conflictResolution: prefix }
+`;
+
+test("help comes without a control plane", async () => {
+  const { code, stdout } = await run({ args: ["--help"], server: "127.0.0.1:1" });
+  assert.equal(code, 0);
+  assert.match(stdout, /vmcpctl apply -f/);
+});
+
+test("apply says what it did, and again that nothing changes", async () => {
+  await using mesh = await start();
+  const first = await mesh.run(["apply", "-f", "-"], declared);
+  assert.deepEqual(
+    [first.code, first.stdout],
+    [0, "groups/tools created\ngroups/tools/backends/fetch created\nvirtualServers/dev created\n"],
+  );
+  assert.match(first.stderr, /3 create; r1-[0-9a-f]{12}\nno proxy is connected/);
+  const again = await mesh.run(["apply", "-f", "-"], declared);
+  assert.equal(again.code, 0);
+  assert.match(again.stderr, /nothing changes/);
+});
+
+test("apply waits until the proxies acknowledged, and shows what changed", async () => {
+  await using mesh = await start();
+  await mesh.proxy("one");
+  await mesh.proxy("two");
+  const { code, stderr } = await mesh.run(["apply", "-f", "-"], declared);
+  assert.equal(code, 0);
+  assert.match(stderr, /2\/2 proxies acknowledged r1-[0-9a-f]{12} in \d+ ms/);
+  const changed = await mesh.run(["apply", "-f", "-"], declared.replace("127.0.0.1:9/mcp", "127.0.0.1:9/other"));
+  assert.match(changed.stdout, /^- url: http:\/\/127.0.0.1:9\/mcp$/m);
+  assert.match(changed.stdout, /^\+ url: http:\/\/127.0.0.1:9\/other$/m);
+  assert.match(changed.stderr, /2\/2 proxies acknowledged r2-/);
+  const status = await mesh.run(["proxy", "status"]);
+  assert.match(status.stdout, /^one .*SYNCED {2}r2-.* r2-/m);
+});
+
+test("a refused snapshot is exit code 1 with the proxy, the resource and the reason, and stays in proxy status", async () => {
+  await using mesh = await start();
+  await mesh.proxy("edge");
+  await mesh.run(["apply", "-f", "-"], declared);
+  const stdio = declared.replace("url: http://127.0.0.1:9/mcp", "command: some-server");
+  const { code, stderr } = await mesh.run(["apply", "-f", "-"], stdio);
+  assert.equal(code, 1);
+  assert.match(
+    stderr,
+    /0\/1 proxy acknowledged r2-\w+, 1 refused it\nedge refused r2-\w+:\n {2}groups\/tools\/backends\/fetch: .*stdio/,
+  );
+  const status = await mesh.run(["proxy", "status"]);
+  assert.match(status.stdout, /^edge .*NACKED {2}r1-\w+ {2}r2-/m);
+  assert.match(status.stdout, /edge refused r2-\w+:\n {2}groups\/tools\/backends\/fetch: /);
+  const healed = await mesh.run(["apply", "-f", "-"], declared);
+  assert.equal(healed.code, 0, healed.stderr);
+});
+
+test("a dry run and a diff change nothing; diff exits 0, 1 or more", async () => {
+  await using mesh = await start();
+  const planned = await mesh.run(["apply", "--dry-run", "-f", "-"], declared);
+  assert.match(planned.stdout, /virtualServers\/dev created \(dry run\)/);
+  assert.equal((await mesh.run(["get", "vs", "-o", "name"])).stdout, "");
+  assert.equal((await mesh.run(["diff", "-f", "-"], declared)).code, 1);
+  await mesh.run(["apply", "-f", "-"], declared);
+  assert.equal((await mesh.run(["diff", "-f", "-"], declared)).code, 0);
+  assert.equal((await mesh.run(["diff", "-f", "-"], "kind: Nonsense\n")).code, 65);
+  assert.equal((await run({ args: ["diff", "-f", "-"], stdin: declared, server: "127.0.0.1:1" })).code, 69);
+});
+
+test("what get prints as YAML is what apply takes", async () => {
+  await using mesh = await start();
+  await mesh.run(["apply", "-f", "-"], declared);
+  const printed = await Promise.all(["g", "be", "vs"].map(async (kind) => (await mesh.run(["get", kind, "-o", "yaml"])).stdout));
+  const { code, stderr } = await mesh.run(["apply", "-f", "-"], printed.join("---\n"));
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /nothing changes/);
+});
+
+test("get finds by kind, short kind, and full name, in every format", async () => {
+  await using mesh = await start();
+  await mesh.run(["apply", "-f", "-"], declared);
+  assert.match((await mesh.run(["get", "vs"])).stdout, /^NAME +BACKENDS.*\ndev +group tools +prefix +anonymous +r1 /);
+  assert.match((await mesh.run(["get", "g"])).stdout, /\ntools +1 +r1 /);
+  assert.match((await mesh.run(["get", "be"])).stdout, /\ngroups\/tools\/backends\/fetch +streamable-http +- .*127\.0\.0\.1:9/);
+  assert.equal((await mesh.run(["get", "groups/tools/backends/fetch", "-o", "name"])).stdout, "groups/tools/backends/fetch\n");
+  assert.equal(JSON.parse((await mesh.run(["get", "be", "fetch", "-o", "json"])).stdout).name, "groups/tools/backends/fetch");
+  assert.equal(JSON.parse((await mesh.run(["get", "vs", "-o", "json"])).stdout).resources.length, 1);
+  assert.match(
+    (await mesh.run(["describe", "vs", "dev"])).stdout,
+    /Revision: +r1[\s\S]*kind: VirtualServer[\s\S]*backends\/fetch/,
+  );
+});
+
+test("deleting: what is in use stays, force takes the members too", async () => {
+  await using mesh = await start();
+  await mesh.run(["apply", "-f", "-"], declared);
+  const refused = await mesh.run(["delete", "g", "tools"]);
+  assert.deepEqual([refused.code, refused.stdout], [1, ""]);
+  assert.match(refused.stderr, /groups\/tools\/backends\/fetch/);
+  assert.equal((await mesh.run(["delete", "vs/dev"])).stdout, "virtualServers/dev deleted\n");
+  const forced = await mesh.run(["delete", "g", "tools", "--force", "-o", "name"]);
+  assert.equal(forced.stdout, "groups/tools\ngroups/tools/backends/fetch\n");
+});
+
+test("a broken file is exit code 65 with every problem, and nothing is applied", async () => {
+  await using mesh = await start();
+  const folder = await mkdtemp(join(tmpdir(), "vmcpctl-"));
+  try {
+    await writeFile(join(folder, "a.yaml"), declared);
+    await writeFile(join(folder, "b.yaml"), "kind: Backend\ngroup: tools\nname: x\nurll: http://127.0.0.1:9/mcp\n");
+    const { code, stderr } = await mesh.run(["apply", "-f", folder]);
+    assert.equal(code, 65);
+    assert.match(stderr, /b\.yaml:4:1: .*urll/);
+    assert.equal((await mesh.run(["get", "g", "-o", "name"])).stdout, "");
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("watch shows what is there and what comes, until interrupted", async () => {
+  await using mesh = await start();
+  await mesh.run(["apply", "-f", "-"], declared);
+  const child = spawn(process.execPath, [program, "watch", "vs", "-o", "name"], {
+    env: { ...process.env, VMCP_SERVER: mesh.server },
+  });
+  const lines = child.stdout[Symbol.asyncIterator]();
+  assert.equal(String((await lines.next()).value), "virtualServers/dev\n");
+  await mesh.run(["delete", "vs", "dev"]);
+  assert.equal(String((await lines.next()).value), "virtualServers/dev\n");
+  child.kill("SIGINT");
+  assert.equal(await new Promise((resolve) => child.once("close", resolve)), 130);
+});
+
+for (const [what, args, wanted] of [
+  ["an unknown kind", ["get", "teapots"], 64],
+  ["an unknown option", ["get", "vs", "--nope"], 64],
+  ["a missing name", ["delete", "vs"], 64],
+  ["a missing file", ["apply", "-f", "nowhere.yaml"], 65],
+  ["nobody at the address", ["get", "vs"], 69],
+] as const) {
+  test(`${what} is exit code ${wanted}, one message, no stack`, async () => {
+    const { code, stdout, stderr } = await run({ args, server: "127.0.0.1:1" });
+    assert.deepEqual([code, stdout], [wanted, ""]);
+    assert.doesNotMatch(stderr, /\n\s+at /);
+    assert.notEqual(stderr, "");
+  });
+}
+
+test("what does not exist is exit code 1, as JSON when JSON was asked for", async () => {
+  await using mesh = await start();
+  const { code, stderr } = await mesh.run(["get", "vs", "none", "-o", "json"]);
+  assert.equal(code, 1);
+  assert.deepEqual(JSON.parse(stderr), { error: { exitCode: 1, message: 'there is no "virtualServers/none"' } });
+});
+
+test("a control plane that runs from a file says where to change things", async () => {
+  await using mesh = await start({ readOnlyReason: "edit vmcp.yaml" });
+  const { code, stderr } = await mesh.run(["apply", "-f", "-"], declared);
+  assert.deepEqual([code, stderr], [1, "vmcpctl: edit vmcp.yaml\n"]);
+});
+
+interface Finished {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+interface Mesh extends AsyncDisposable {
+  readonly server: string;
+  run(args: readonly string[], stdin?: string): Promise<Finished>;
+  /** Starts a proxy that may not start programs, and waits until it runs what is declared. */
+  proxy(id: string): Promise<void>;
+}
+
+async function start(options: Partial<ControlPlaneOptions> = {}): Promise<Mesh> {
+  await using stack = new AsyncDisposableStack();
+  const plane = stack.use(await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log, ...options }));
+  const owned = stack.move();
+  return {
+    server: plane.address,
+    run: (args, stdin = "") => run({ args, stdin, server: plane.address }),
+    async proxy(id) {
+      const live = Promise.withResolvers<string>();
+      const where = { controlPlanes: [plane.address], host: "127.0.0.1", port: 0 };
+      owned.use(await startDataPlane({ ...where, id, log, onLive: live.resolve }));
+      await live.promise;
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function run({ args, stdin = "", server }: { args: readonly string[]; stdin?: string; server: string }): Promise<Finished> {
+  const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, VMCP_SERVER: server, NO_COLOR: "1" } });
+  child.stdin.end(stdin);
+  const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
+  const [stdout, stderr, code] = await Promise.all([text(child.stdout), text(child.stderr), closed]);
+  return { code, stdout, stderr };
+}
