@@ -21,9 +21,15 @@ export function parseDocuments(text: string): Parsed {
   const faults = composed.flatMap(({ errors, warnings }) =>
     [...errors, ...warnings].slice(0, errorsMax).map((error) => yamlFault(error, text)),
   );
-  if (composed.some(({ errors }) => errors.length > 0)) return { documents: [], faults: faults.slice(0, errorsMax) };
+  if (composed.some(({ errors }) => errors.length > 0))
+    return { documents: [], faults: faults.filter(isFirstHand).slice(0, errorsMax) };
   const documents = composed.filter(({ contents }) => contents !== null).map(toPlain);
   return { documents, faults: [...faults.slice(0, errorsMax), ...documents.flatMap((document) => document.faults)] };
+}
+
+/** Once the parser has lost its place, it wonders about every token that follows. */
+function isFirstHand({ message }: Fault, index: number): boolean {
+  return index === 0 || !/ token in YAML stream: /.test(message);
 }
 
 const errorsMax = 20; // one stray character often makes all that follows wrong
