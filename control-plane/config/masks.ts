@@ -1,10 +1,10 @@
 // The parts of a text that no report may show: values of keys that hold secrets, and credentials in URLs.
-import { isSecretName, isSecretPath } from "../resources/secrets.ts";
+import { isHeaderMap, isSecretName, isSecretPath } from "../resources/secrets.ts";
 import type { Plain, Range } from "./plain.ts";
 
 /** Works without `documents` too, as when the text is no YAML; then it goes by what looks like `key: value`. */
 export function secretRanges(text: string, documents: readonly Plain[]): Range[] {
-  return [...documents.flatMap(secretsOf), ...lookAlikes(text), ...userInfos(text)];
+  return [...documents.flatMap(secretsOf), ...lookAlikes(text, documents.length === 0), ...userInfos(text)];
 }
 
 function secretsOf(document: Plain): Range[] {
@@ -28,17 +28,27 @@ function isReference(value: unknown): boolean {
 }
 
 // The bounds keep it linear: a key begins at a word's beginning and is short.
-const keyValue =
-  /(?<![\w.-])([\w.-]{1,64})["']?[ \t]{0,8}:(?![\w/])[ \t]{0,8}("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\s,}\]][^\n,}]*)/g;
+const keyMark = /(?<![\w.-])([\w.-]{1,64})["']?[ \t]{0,8}:(?![\w/])[ \t]{0,8}/g;
+const restOfLine = /[^\n]*/y;
+const scalar = /"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\n,}]*/y;
 
-function lookAlikes(text: string): Range[] {
+function lookAlikes(text: string, isBroken: boolean): Range[] {
   const ranges: Range[] = [];
-  for (const match of text.matchAll(keyValue)) {
-    const [all, key = "", value = ""] = match;
-    if (!isSecretName(key) || isReference(value)) continue;
-    const start = match.index + all.length - value.length;
-    const isBlock = /^[|>]/.test(value) || value.startsWith("&") || value.startsWith("!");
-    ranges.push({ start, end: isBlock ? endOfBlock(text, match.index) : start + value.length });
+  let covered = 0; // what is masked already is not looked at again, or nested blocks would cost their square
+  for (const match of text.matchAll(keyMark)) {
+    const [all, key = ""] = match;
+    if (match.index < covered) continue;
+    const isMap = isBroken && isHeaderMap(key);
+    if (!isMap && !isSecretName(key)) continue;
+    const start = match.index + all.length;
+    const pattern = isBroken ? restOfLine : scalar; // where a value ends in broken YAML is anybody's guess
+    pattern.lastIndex = start;
+    const value = (pattern.exec(text)?.[0] ?? "").trimEnd();
+    if (isReference(value.replace(/^["']/, ""))) continue;
+    const isBlock = isMap || /^\s*$|^[|>&![{]/.test(value);
+    const end = start + value.length;
+    covered = isBlock ? Math.max(endOfBlock(text, match.index), end) : end;
+    ranges.push({ start, end: covered });
   }
   return ranges;
 }
@@ -52,7 +62,7 @@ function endOfBlock(text: string, offset: number): number {
     const next = text.indexOf("\n", end + 1);
     const line = text.slice(end + 1, next === -1 ? undefined : next);
     const depth = line.length - line.trimStart().length;
-    if (line.trim() !== "" && depth <= Math.min(indent, depth)) break;
+    if (line.trim() !== "" && depth <= indent) break;
     end = next;
   }
   return end === -1 ? text.length : end;

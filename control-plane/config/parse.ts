@@ -1,5 +1,5 @@
 // Text → YAML documents, within bounds, with the library's errors as faults of ours.
-import { Composer, CST, Lexer, Parser, type YAMLError } from "yaml";
+import { Composer, CST, isScalar, Lexer, Parser, type YAMLError } from "yaml";
 import { excessDepthOf, excessOf } from "./bounds.ts";
 import { type Fault, type Plain, toPlain } from "./plain.ts";
 
@@ -22,14 +22,19 @@ export function parseDocuments(text: string): Parsed {
     [...errors, ...warnings].slice(0, errorsMax).map((error) => yamlFault(error, text)),
   );
   if (composed.some(({ errors }) => errors.length > 0))
-    return { documents: [], faults: faults.filter(isFirstHand).slice(0, errorsMax) };
-  const documents = composed.filter(({ contents }) => contents !== null).map(toPlain);
+    return { documents: [], faults: faults.slice(0, errorsMax).filter(isFirstHand) };
+  const documents = composed.filter(({ contents }) => !isEmpty(contents)).map(toPlain);
   return { documents, faults: [...faults.slice(0, errorsMax), ...documents.flatMap((document) => document.faults)] };
 }
 
+function isEmpty(contents: unknown): boolean {
+  return contents === null || (isScalar(contents) && contents.value === null);
+}
+
 /** Once the parser has lost its place, it wonders about every token that follows. */
-function isFirstHand({ message }: Fault, index: number): boolean {
-  return index === 0 || !/ token in YAML stream: /.test(message);
+function isFirstHand({ message, range }: Fault, index: number, all: readonly Fault[]): boolean {
+  const isSaid = all.slice(0, index).some((other) => other.message === message && other.range.start === range.start);
+  return index === 0 || (!isSaid && !/ token in YAML stream: /.test(message));
 }
 
 const errorsMax = 20; // one stray character often makes all that follows wrong
@@ -64,6 +69,7 @@ function hintFor({ code, message, pos: [start] }: YAMLError, text: string): stri
   if (code === "TAB_AS_INDENT" || /^ *\t/.test(line)) return "YAML is indented with spaces; replace the tab";
   if (/:\s*[`@%]/.test(line)) return "text that begins with ` @ or % needs quotes";
   if (/\{workload\}/.test(line)) return 'text that begins with { needs quotes: "{workload}_"';
+  if (/ end with a /.test(message)) return "look for a bracket that is not closed";
   if (code === "BAD_INDENT" || /Nested mappings/.test(message)) return "check how far this line and the next ones are indented";
   if (code === "MISSING_CHAR") return "look for a quote or bracket that is not closed";
   return undefined;

@@ -32,6 +32,11 @@ export function isSecretName(name: string): boolean {
   return secretWord.test(name) && !name.endsWith("Env") && !/url$/i.test(name) && !/tokentype$/i.test(name);
 }
 
+/** Whether a key of this name holds a map whose values are all secret. */
+export function isHeaderMap(name: string): boolean {
+  return headerMaps.has(name);
+}
+
 /** Whether the value at `path` must not be shown. */
 export function isSecretPath(path: readonly (string | number)[]): boolean {
   return path.some((part, index) => {
@@ -39,7 +44,7 @@ export function isSecretPath(path: readonly (string | number)[]): boolean {
     if (isSecretName(part)) return true;
     const parent = path[index - 1];
     if (typeof parent !== "string") return false;
-    if (headerMaps.has(parent)) return true;
+    if (isHeaderMap(parent)) return true;
     return credentialBlocks.has(parent) && !harmlessKeys.has(part) && !part.endsWith("Env");
   });
 }

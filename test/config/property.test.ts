@@ -196,6 +196,8 @@ const bombs: Record<string, string> = {
   "a line of 250,000 characters": `${base}metadata: { a: [${"x".repeat(250_000)}] }\n`,
   "a file on one line": `{${many(3_000, (index) => `"headerValue${index}": "s${index}", `)}}`,
   "1,500 backends and workloads that none is": `${base}backends:\n${many(1_000, (index) => `  - { name: b${index}, url: "http://x" }\n`)}operational: { timeouts: { perWorkload: { ${many(1_500, (index) => `x${index}: 1s, `)} } } }\n`,
+  "10,000 secrets before blank lines": `${"token: | ".repeat(10_000)}${"\n".repeat(100_000)}`,
+  "secrets that are nested": many(600, (index) => `${" ".repeat(index)}token: |\n`),
   "escapes without an end": `a: "${"\\u0041".repeat(40_000)}`,
 };
 
