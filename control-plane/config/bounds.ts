@@ -11,7 +11,7 @@ export interface Excess {
 type Token = ReturnType<Parser["parse"]> extends Generator<infer T> ? T : never;
 
 export const bytesMax = 256 * 1024;
-export const depthMax = 64;
+const depthMax = 64;
 /** Keys and list entries. A hundred times what a large configuration has. */
 export const entriesMax = 8_000;
 // What is neither key nor entry (anchors, tags, stray characters) and what is not even content (blank lines, comments).

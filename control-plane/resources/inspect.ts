@@ -69,7 +69,23 @@ function ruleProblems(rules: (part: never, say: Say) => void, part: unknown, sha
   return problems;
 }
 
-/** As Go's YAML reader has it: `1.10` where text is wanted is the text "1.10", and a key without a value is not there. */
+// Their keys are names that somebody chose: one without a value is still meant to be there.
+const mapsByName: ReadonlySet<unknown> = new Set([
+  "backends",
+  "overrides",
+  "perWorkload",
+  "metadata",
+  "env",
+  "headers",
+  "customAttributes",
+  "embeddingHeaders",
+  "properties",
+]);
+
+/**
+ * As Go's YAML reader has it: `1.10` where text is wanted is the text "1.10", a key without a value is not there, and an
+ * entry of a map of texts without a value is the empty text.
+ */
 function repair(input: unknown, issues: readonly z.core.$ZodIssue[], writtenText: WrittenText): unknown {
   const value = structuredClone(input);
   for (const issue of issues) {
@@ -78,10 +94,13 @@ function repair(input: unknown, issues: readonly z.core.$ZodIssue[], writtenText
     const key = path.at(-1);
     const parent = valueAt(value, path.slice(0, -1)) as Record<string | number, unknown> | undefined;
     if (key === undefined || parent === undefined || issue.code === "unrecognized_keys") continue;
-    if (seen === null && !Array.isArray(parent)) delete parent[key];
+    const wantsText = issue.code === "invalid_type" && issue.expected === "string" && !/^a duration/.test(issue.message);
+    const isEntry = mapsByName.has(path.at(-2));
+    if (seen === null && isEntry && wantsText) parent[key] = "";
+    else if (seen === null && !isEntry && !Array.isArray(parent)) delete parent[key];
     const isScalar = typeof seen === "number" || typeof seen === "boolean";
-    const written = isScalar && issue.code === "invalid_type" && issue.expected === "string" ? writtenText(path) : undefined;
-    if (written !== undefined && !/^a duration/.test(issue.message)) parent[key] = written;
+    const written = isScalar && wantsText ? writtenText(path) : undefined;
+    if (written !== undefined) parent[key] = written;
   }
   return value;
 }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { globSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fromBinary, toBinary, toJson } from "@bufbuild/protobuf";
+import { stringify } from "yaml";
 import { loadConfig } from "../../control-plane/config/load.ts";
 import { formatReport, hasErrors } from "../../control-plane/resources/problems.ts";
 import { validateResources } from "../../control-plane/resources/validate.ts";
@@ -35,6 +36,29 @@ for (const folder of [valid, examples]) {
   }
 }
 
+test("resources written as documents are read back as they were", () => {
+  for (const folder of [valid, examples]) {
+    for (const name of readdirSync(folder)) {
+      const { resources } = load(new URL(name, folder));
+      const again = loadConfig(resources.map(documentOf).join("---\n"), { file: name, partial: true });
+      assert.deepEqual(
+        again.resources.map((resource) => toJson(ResourceSchema, resource)),
+        resources.map((resource) => toJson(ResourceSchema, resource)),
+        name,
+      );
+    }
+  }
+});
+
+/** As `vmcpctl get -o yaml` shows a resource. */
+function documentOf(resource: Resource): string {
+  const { name, ...rest } = toJson(ResourceSchema, resource) as Record<string, Record<string, unknown>> & { name: string };
+  const [kindOfSpec = "", spec = {}] = Object.entries(rest)[0] ?? [];
+  const kind = `${kindOfSpec.charAt(0).toUpperCase()}${kindOfSpec.slice(1)}`;
+  const [, first, below] = name.split("/");
+  return stringify({ kind, ...(below === undefined ? { name: first } : { group: first }), ...spec });
+}
+
 test("every example works without warnings", () => {
   for (const path of globSync("*.yaml", { cwd: examples }))
     assert.equal(formatReport(load(new URL(path, examples)).problems), "");
@@ -63,7 +87,7 @@ test("incoming auth that is not there yet is refused, not ignored", () => {
 
 test("scalars are read as Go reads them", () => {
   const server = virtualServer(load(new URL("go-scalars.yaml", valid)).resources);
-  assert.deepEqual(server.metadata, { version: "1.10", enabled: "true" });
+  assert.deepEqual(server.metadata, { version: "1.10", enabled: "true", empty: "" });
   assert.equal(server.telemetry?.samplingRate, "0.05");
   assert.equal(server.audit, undefined);
   assert.equal(server.operational?.timeouts?.default?.seconds, 90n);

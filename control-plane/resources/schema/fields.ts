@@ -111,7 +111,7 @@ export const anyObject = z.record(z.string(), z.json(), { error: "a map" });
 
 export const namedRef = section({ name: text("a name") });
 
-export const nameWanted = "a name of 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit";
+const nameWanted = "a name of 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit";
 export const plainName = matching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, nameWanted);
 
 const groupNameWanted =

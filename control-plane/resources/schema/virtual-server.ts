@@ -51,7 +51,7 @@ export { backend };
 export type VirtualServerPart = Partly<z.output<typeof virtualServer>>;
 
 /** A virtual server is served at `/<name>/mcp`, so its name must not hide another path. */
-export const reservedNames: readonly string[] = [
+const reservedNames: readonly string[] = [
   "health",
   "ping",
   "readyz",
