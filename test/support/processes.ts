@@ -158,14 +158,25 @@ function parseLine(line: string): LogLine[] {
   }
 }
 
+/** A server in a process of its own. */
+export interface RunningServer extends RunningProcess {
+  readonly url: string;
+  readonly port: number;
+}
+
 /** A real `server-everything` over streamable HTTP. */
-export async function startEverything(port?: number): Promise<RunningProcess & { readonly url: string; readonly port: number }> {
-  const own = port ?? (await freePort());
+export const startEverything = (): Promise<RunningServer> => startEverythingAs("streamableHttp", "/mcp");
+
+/** A real `server-everything` over HTTP+SSE. */
+export const startEverythingSse = (): Promise<RunningServer> => startEverythingAs("sse", "/sse");
+
+async function startEverythingAs(transport: string, path: string): Promise<RunningServer> {
+  const port = await freePort();
   const script = join(root, "node_modules/@modelcontextprotocol/server-everything/dist/index.js");
-  const child = startProcess(process.execPath, [script, "streamableHttp"], { env: { PORT: String(own) } });
-  const url = `http://127.0.0.1:${own}/mcp`;
-  await eventually("server-everything answers", async () => (await fetch(url)).status > 0, startMs);
-  return { ...child, url, port: own };
+  const child = startProcess(process.execPath, [script, transport], { env: { PORT: String(port) } });
+  // Any answer will do: the root is a route of neither transport.
+  await eventually("server-everything answers", async () => (await fetch(`http://127.0.0.1:${port}/`)).status > 0, startMs);
+  return { ...child, url: `http://127.0.0.1:${port}${path}`, port };
 }
 
 /** The command and arguments of an installed stdio server. */
