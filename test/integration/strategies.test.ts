@@ -65,6 +65,34 @@ for (const [strategy, wanted, call, answer] of [
   });
 }
 
+for (const [strategy, prompts] of [
+  ["prefix", ["github_greet", "jira_greet", "slack_greet"]],
+  ["priority", ["greet"]],
+] as const) {
+  test(`${strategy}: prompts follow the same rules as tools`, async () => {
+    await using client = await openClient(await endpoint(strategy, 0));
+    const list = await client.client.listPrompts();
+    assert.deepEqual(list.prompts.map(({ name }) => name).sort(), prompts);
+    const { messages } = await client.client.getPrompt({ name: prompts.at(-1) ?? "" });
+    const wanted = strategy === "prefix" ? "Greet from slack" : "Greet from jira";
+    assert.deepEqual(messages[0]?.content, { type: "text", text: wanted });
+  });
+}
+
+test("resources of every server are listed and read, and instructions say whose they are", async () => {
+  await using client = await openClient(await endpoint("prefix", 1));
+  const { resources } = await client.client.listResources();
+  assert.deepEqual(
+    resources.map(({ uri }) => uri).sort(),
+    ["github", "jira", "slack"].map((name) => `doc://${name}/readme`),
+  );
+  const { contents } = await client.client.readResource({ uri: "doc://jira/readme" });
+  assert.deepEqual(contents, [{ uri: "doc://jira/readme", text: "I am jira" }]);
+  for (const name of ["github", "jira", "slack"]) {
+    assert.match(client.client.getInstructions() ?? "", new RegExp(`${name}[\\s\\S]*Use ${name} wisely`));
+  }
+});
+
 test("vmcpctl get tools says for each name which server it is and what decided", async () => {
   await eventually("the proxies have reported", async () => {
     const { code, stdout } = await mesh.ctl("get", "tools", "--virtual-server", "prefix", "-o", "json");
