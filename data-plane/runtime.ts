@@ -92,10 +92,6 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
 
   function startBackend(spec: BackendSpec, strategy: OutgoingAuthStrategy | undefined, server: VirtualServerSpec): Backend {
     const credential = credentialOf(strategy);
-    if (!credential)
-      throw new Error(
-        `outgoing auth "${strategy?.type}" is not supported by this proxy, and it does not call the backend without`,
-      );
     if (spec.transport === "stdio" && !options.allowStdio)
       throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
     const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);

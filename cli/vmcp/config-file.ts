@@ -1,5 +1,5 @@
 // The configuration file of `vmcp serve`: read, checked, and read again when it changes.
-import { readFileSync, unwatchFile, watchFile } from "node:fs";
+import { readFileSync, statSync, unwatchFile, watchFile } from "node:fs";
 import { blocking, formatReport, hasErrors, loadConfig, problemLine } from "../../control-plane/index.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 
@@ -15,12 +15,14 @@ export interface ConfigFile {
 }
 
 const pollMs = 250;
+const fileBytesMax = 16 * 1024 * 1024; // the loader has a lower bound, and says more
 
 /** Never throws: what is wrong stands in `refusal`. */
 export function readConfigFile(path: string): ConfigFile {
   const nothing = { path, resources: [], virtualServers: [], warnings: [] };
   let bytes: Buffer;
   try {
+    if (statSync(path).size > fileBytesMax) return { ...nothing, refusal: `${path} is larger than ${fileBytesMax} bytes` };
     bytes = readFileSync(path);
   } catch (error) {
     return { ...nothing, refusal: `${path} can't be read: ${(error as NodeJS.ErrnoException).code}` };

@@ -9,7 +9,7 @@ const hashLength = 6;
 
 /** Gives every candidate its name. The same candidates in the same order always get the same names. */
 export function resolveNames<C extends Candidate>(candidates: readonly C[], aggregation: Aggregation): Named<C>[] {
-  const resolve = resolvers[aggregation.conflictResolution];
+  const resolve = resolvers.get(aggregation.conflictResolution);
   if (!resolve) throw new Error(`conflict strategy "${aggregation.conflictResolution}" is unknown`);
   const taken = new Set<string>();
   return resolve(candidates, aggregation).map((named) => {

@@ -24,17 +24,21 @@ interface ConnectOptions {
   readonly log: Log;
 }
 
-const connectors: Readonly<Record<string, (options: ConnectOptions) => Connector>> = {
-  "streamable-http": ({ spec, credential, log }) => createHttpEndpoint({ url: spec.url, credential, log }),
-  sse: connectSse,
-  stdio: connectStdio,
-};
+const connectors = new Map<string, (options: ConnectOptions) => Connector>([
+  ["streamable-http", ({ spec, credential, log }) => createHttpEndpoint({ url: spec.url, credential, log })],
+  ["sse", connectSse],
+  ["stdio", connectStdio],
+]);
 
 /** The connector of a backend's transport; throws an Error fit for the operator when it can't be made here. */
 export function createConnector(options: ConnectOptions): Connector {
-  const connect = connectors[options.spec.transport];
+  const connect = connectors.get(options.spec.transport);
   if (!connect) throw new Error(`transport "${options.spec.transport}" is not supported`);
-  return connect(options);
+  const credential: ShowCredential = () =>
+    options.credential().catch((error: unknown) => {
+      throw new BackendError("unauthorized", "not_executed", reasonOf(error), error);
+    });
+  return connect({ ...options, credential });
 }
 
 function connectSse({ spec, credential, log }: ConnectOptions): Connector {
@@ -54,7 +58,7 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
 const restartMs = { first: 500, most: 30_000, healthyAfter: 30_000 };
 
 /** One child process for all sessions; started at first use, and again, with growing pauses, when it has ended. */
-function connectStdio({ spec, log }: ConnectOptions): Connector {
+function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
   const env = Object.fromEntries(Object.entries(spec.env).map(([name, value]) => [name, resolveReference(value)]));
   const program = { command: spec.command, args: spec.args, env, log, name: spec.name, ...(spec.cwd ? { cwd: spec.cwd } : {}) };
   let child: Promise<Leg> | undefined;
@@ -88,6 +92,7 @@ function connectStdio({ spec, log }: ConnectOptions): Connector {
 
   return {
     async openLeg(client, signal) {
+      await credential(); // there is nobody to show it to, but without it nothing is started either
       const leg = await abortable(running(client), signal);
       return {
         facts: leg.facts,

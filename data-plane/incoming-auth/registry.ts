@@ -9,12 +9,10 @@ export type Authenticate = (headers: IncomingHttpHeaders) => Identity | undefine
 
 const anonymous: Identity = { issuer: "vmcp-anonymous", subject: "anonymous" };
 
-const authenticators: Readonly<Record<string, (config: IncomingAuth) => Authenticate>> = {
-  anonymous: () => () => anonymous,
-};
+const authenticators = new Map<string, (config: IncomingAuth) => Authenticate>([["anonymous", () => () => anonymous]]);
 
 /** The authenticator a virtual server declares; undefined when this proxy can't enforce the declaration. */
 export function authenticatorOf(config: IncomingAuth | undefined): Authenticate | undefined {
   if (!config || (config.authz !== undefined && config.authz.type !== "none" && config.authz.type !== "")) return undefined;
-  return authenticators[config.type]?.(config);
+  return authenticators.get(config.type)?.(config);
 }

@@ -1,14 +1,20 @@
-// Strategy type → how it makes a credential. A type without a row is not implemented: its backends are refused, never
-// contacted without the credential the operator asked for.
+// Strategy type → how it makes a credential.
 import type { OutgoingAuthStrategy } from "../../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
-import type { ShowCredential } from "./strategy.ts";
+import { NoCredentialError, type ShowCredential } from "./strategy.ts";
 
-const strategies: Readonly<Record<string, (strategy: OutgoingAuthStrategy) => ShowCredential>> = {
-  unauthenticated: () => async () => ({}),
-};
+const strategies = new Map<string, (strategy: OutgoingAuthStrategy) => ShowCredential>([
+  ["unauthenticated", () => async () => ({})],
+]);
 
-/** The credential of a strategy; undefined when the type is not implemented. Absent means unauthenticated, as in the original. */
-export function credentialOf(strategy: OutgoingAuthStrategy | undefined): ShowCredential | undefined {
+/**
+ * The credential of a strategy; absent means unauthenticated, as in the original. A type without a row is not implemented:
+ * its credential always fails, so that the backend is never contacted without what the operator asked for.
+ */
+export function credentialOf(strategy: OutgoingAuthStrategy | undefined): ShowCredential {
   if (!strategy) return async () => ({});
-  return strategies[strategy.type]?.(strategy);
+  const create = strategies.get(strategy.type);
+  if (create) return create(strategy);
+  return async () => {
+    throw new NoCredentialError(`outgoing auth "${strategy.type}" is not part of this version, and it is not called without`);
+  };
 }

@@ -4,4 +4,4 @@ import { prefix } from "./prefix.ts";
 import { priority } from "./priority.ts";
 import type { Resolver } from "./resolver.ts";
 
-export const resolvers: Readonly<Record<string, Resolver>> = { prefix, priority, manual };
+export const resolvers: ReadonlyMap<string, Resolver> = new Map(Object.entries({ prefix, priority, manual }));

@@ -19,7 +19,7 @@ export const file_vmcp_resource_v1_backend: GenFile = /*@__PURE__*/
  */
 export type Backend = Message<"vmcp.resource.v1.Backend"> & {
   /**
-   * Name within its group or virtual server; the `{workload}` of prefixes. Lowercase letters, digits, `-`, `_`, `.`.
+   * Name within its group or virtual server; the `{workload}` of prefixes. 1 to 63 letters, digits, `-`, `_`, `.`.
    *
    * @generated from field: string name = 1;
    */
