@@ -20,9 +20,7 @@ import type { Change, Listing, Store } from "./store/store.ts";
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { loadConfig } from "./config/load.ts";
 export { ControlPlaneError } from "./errors.ts";
-export { type Kind, parseName } from "./resource-names.ts";
 export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";
-export { validateResources } from "./resources/validate.ts";
 
 export interface ControlPlaneOptions {
   /** `host:port` on this machine only; port 0 takes a free one. */

@@ -7,7 +7,7 @@ import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { AuthPolicySchema, VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 
 /** One document, `kind` first. */
-export function toDocument({ name, spec }: Resource): Record<string, unknown> {
+function toDocument({ name, spec }: Resource): Record<string, unknown> {
   const parts = name.split("/");
   const last = parts.at(-1) ?? "";
   switch (spec.case) {

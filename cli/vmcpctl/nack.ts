@@ -16,6 +16,6 @@ export function nackText({ node, lastNack }: ProxyRow): string {
 }
 
 /** `INVALID_RESOURCE`. */
-export function reasonName(reason: NackReason): string {
+function reasonName(reason: NackReason): string {
   return Object.entries(NackReason).find(([, value]) => value === reason)?.[0] ?? String(reason);
 }

@@ -62,7 +62,7 @@ export function proxyTable(proxies: readonly ProxyRow[], nowMs: number): string 
 }
 
 /** `SYNCED`. */
-export function stateName(state: ProxyState): string {
+function stateName(state: ProxyState): string {
   return Object.entries(ProxyState).find(([, value]) => value === state)?.[0] ?? String(state);
 }
 

@@ -45,7 +45,7 @@ export function backendTable(rows: readonly BackendRow[]): string {
 }
 
 /** Without the collection: what commands take as NAME. */
-export function shortName(name: string): string {
+function shortName(name: string): string {
   return name.slice(name.indexOf("/") + 1);
 }
 

@@ -10,7 +10,7 @@ import { type Change, type Changed, type Listing, type Store, StoreError } from 
 import { AdminError, problemsError } from "./errors.ts";
 
 /** What a proxy takes in one message, with room for the envelope (it accepts 32 MiB). */
-export const snapshotBytesMax = 16 * 1024 * 1024;
+const snapshotBytesMax = 16 * 1024 * 1024;
 
 // Edits run one after the other; more than this waiting means that somebody loops.
 const waitingMax = 100;

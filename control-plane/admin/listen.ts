@@ -1,6 +1,6 @@
 // Where the gRPC server listens, and how it ends.
 import { isIPv4 } from "node:net";
-import { type Server, ServerCredentials } from "@grpc/grpc-js";
+import { logVerbosity, type Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { ControlPlaneError } from "../errors.ts";
 
 // Calls that are under way get this long; open streams were told to go before.
@@ -20,6 +20,8 @@ export async function listen(server: Server, wanted: string): Promise<string> {
     const message = `refusing to listen on ${wanted}: the admin API is not encrypted, so it may only listen on this machine (127.0.0.1, [::1])`;
     throw new ControlPlaneError("address_not_loopback", message);
   }
+  // What goes wrong reaches us as errors; grpc-js would write them to standard error a second time.
+  if (process.env.GRPC_VERBOSITY === undefined) setLogVerbosity(logVerbosity.NONE);
   const bound = Promise.withResolvers<number>();
   server.bindAsync(wanted, ServerCredentials.createInsecure(), (error, at) => (error ? bound.reject(error) : bound.resolve(at)));
   try {

@@ -5,7 +5,7 @@ import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/
 import { canonicalBytes } from "../canonical.ts";
 
 /** The resource with output fields and etag cleared; a copy. */
-export function contentOf(resource: Resource): Resource {
+function contentOf(resource: Resource): Resource {
   return create(ResourceSchema, { name: resource.name, spec: clone(ResourceSchema, resource).spec });
 }
 

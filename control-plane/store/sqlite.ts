@@ -1,6 +1,6 @@
 // The embedded store: one SQLite file, or memory. One process has it open; a second one is told so.
 import { randomUUID } from "node:crypto";
-import { chmodSync, mkdirSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -146,7 +146,7 @@ export function openSqliteStore(options: SqliteOptions): Store {
 function openDatabase(file: string): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
-    if (file !== ":memory:") mkdirSync(dirname(file), { recursive: true });
+    if (file !== ":memory:") makeFolder(dirname(file));
     db = new DatabaseSync(file, { timeout: 1000 });
     // Declared resources may hold literal credentials, which the original format allows.
     if (file !== ":memory:") chmodSync(file, 0o600);
@@ -161,6 +161,11 @@ function openDatabase(file: string): DatabaseSync {
     const why = busy ? "another process has it open" : error instanceof Error ? error.message : String(error);
     throw new StoreError("unavailable", `can't open the store "${file}": ${why}`, { cause: error });
   }
+}
+
+// One level only: Node's recursive mkdir never returns for some paths that can't be made, such as those below /proc.
+function makeFolder(folder: string): void {
+  if (!existsSync(folder)) mkdirSync(folder);
 }
 
 function migrate(db: DatabaseSync): void {
