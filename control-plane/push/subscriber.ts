@@ -69,8 +69,9 @@ export interface Subscriber {
 interface InFlight {
   readonly target: Target;
   readonly sentAtMs: number;
-  /** Of the first sending, and of the second when there was one. */
+  /** What an answer may name: after a silence either sending, after a wrong answer only the second. */
   readonly nonces: readonly bigint[];
+  readonly isSecond: boolean;
 }
 
 export function createSubscriber(options: SubscriberOptions): Subscriber {
@@ -131,13 +132,23 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   /** Sends what is due, when nothing is on the way. */
   function next(): void {
     if (stopped || target === undefined || inFlight) return;
-    if (target.version !== live && target.version !== parked) transmit(target, []);
+    if (target.version !== live && target.version !== parked) transmit(target);
     onChange();
   }
 
-  function transmit(what: Target, before: readonly bigint[]): void {
-    const sendable = before.length === 0 ? what.full() : what.fullAgain();
-    inFlight = { target: what, sentAtMs: inFlight?.sentAtMs ?? clock.nowMs(), nonces: [...before, sendable.nonce] };
+  function transmit(what: Target): void {
+    const sendable = what.full();
+    dispatch({ target: what, sentAtMs: clock.nowMs(), nonces: [sendable.nonce], isSecond: false }, sendable);
+  }
+
+  /** `stillValid`: nonces of the first sending that may yet be answered. */
+  function transmitAgain({ target: what, sentAtMs }: InFlight, stillValid: readonly bigint[]): void {
+    const sendable = what.fullAgain();
+    dispatch({ target: what, sentAtMs, nonces: [...stillValid, sendable.nonce], isSecond: true }, sendable);
+  }
+
+  function dispatch(flight: InFlight, sendable: Sendable): void {
+    inFlight = flight;
     cancelTimer();
     cancelTimer = clock.after(limits.ackMs, onSilence);
     send(sendable);
@@ -145,17 +156,14 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
 
   function onSilence(): void {
     if (inFlight === undefined || target === undefined) return;
-    const sentAgain = inFlight.nonces.length > 1 || stale;
-    if (sentAgain) {
+    if (inFlight.isSecond || stale) {
       close(grpcStatus.DEADLINE_EXCEEDED, `${inFlight.target.version} was not answered, twice`);
       return;
     }
     stale = true;
     // What is sent again is the newest: an answer to the older one would be worth nothing any more.
-    const unchanged = inFlight.target.version === target.version;
-    const before = unchanged ? inFlight.nonces : [];
-    if (!unchanged) inFlight = undefined;
-    transmit(target, before);
+    if (inFlight.target.version === target.version) transmitAgain(inFlight, inFlight.nonces);
+    else transmit(target);
     onChange();
   }
 
@@ -167,7 +175,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
       return;
     }
     live = answered.target.version;
-    if (parked !== live) parked = undefined;
+    parked = undefined;
     lastNack = undefined;
     warnings = said.warnings;
     ackTimeMs = clock.nowMs();
@@ -177,9 +185,8 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
 
   /** The proxy holds something else than was sent: once more, and then it counts as refused. */
   function mismatch(answered: InFlight): void {
-    if (answered.nonces.length === 1 && target?.version === answered.target.version) {
-      inFlight = answered;
-      transmit(answered.target, answered.nonces);
+    if (!answered.isSecond && target?.version === answered.target.version) {
+      transmitAgain(answered, []);
       return;
     }
     refuse(answered, {
@@ -195,7 +202,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   function nack(said: Nack): void {
     const answered = take(said.nonce);
     if (answered === undefined) return;
-    if (said.reason === NackReason.DIGEST_MISMATCH && answered.nonces.length === 1) mismatch(answered);
+    if (said.reason === NackReason.DIGEST_MISMATCH && !answered.isSecond) mismatch(answered);
     else refuse(answered, said);
   }
 
