@@ -65,7 +65,10 @@ export function createLive({ sessions, onChange, log, allowStdio }: LiveOptions)
     async apply(content) {
       const next = buildRuntime(content, runtime, { log, allowStdio, onBackendChange: refreshSoon });
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
-      await Promise.race([Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)), sleep(warmMs, undefined, { ref: false })]);
+      await Promise.race([
+        Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)),
+        sleep(warmMs, undefined, { ref: false }),
+      ]);
       const previous = runtime;
       const viewsBefore = new Map([...previous.virtualServers.values()].map(({ name, view }) => [name, view]));
       runtime = next;
