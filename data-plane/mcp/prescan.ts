@@ -34,6 +34,9 @@ const tooDeep: Fault = { kind: "too_large", message: `the body is nested deeper 
 const tooMany: Fault = { kind: "too_large", message: `the body has more than ${tokensMax} names and values` };
 const tooLong: Fault = { kind: "too_large", message: `the body has a string of more than ${stringBytesMax} bytes` };
 
+const twice = "stands twice in one object";
+const reserved = "has a reserved name";
+
 // Scratch space by depth, shared by all calls: a scan is synchronous, and writes each place before it reads it.
 const isObject = new Uint8Array(depthMax + 1);
 const nameCounts = new Int32Array(depthMax + 1);
@@ -121,9 +124,9 @@ function takeName(json: Buffer, name: Name, nameSets: (Set<string> | undefined)[
     // `__proto__`, `prototype`, `constructor`: their lengths spare all others the string.
     const length = end - start;
     if ((length === 9 || length === 11) && isReserved(json.toString("latin1", start, end), inEnvelope))
-      return reserved(json, name);
+      return invalid(json, name, reserved);
     for (let at = first; at < first + count; at++)
-      if (isSameName(json, nameStarts[at] as number, nameEnds[at] as number, name)) return twice(json, name);
+      if (isSameName(json, nameStarts[at] as number, nameEnds[at] as number, name)) return invalid(json, name, twice);
     nameStarts[first + count] = start;
     nameEnds[first + count] = end;
     nameCounts[depth] = count + 1;
@@ -136,11 +139,11 @@ function takeName(json: Buffer, name: Name, nameSets: (Set<string> | undefined)[
     nameSets[depth] = names;
   }
   const text = isPlain(json, start, end) ? json.toString("latin1", start, end) : decode(json, start, end);
-  if (isReserved(text, inEnvelope)) return reserved(json, name);
+  if (isReserved(text, inEnvelope)) return invalid(json, name, reserved);
   if (text.includes("\0") || !text.isWellFormed()) return invalid(json, name, "has NUL or half a surrogate pair in its name");
   const size = names.size;
   names.add(keyOf(text, inEnvelope));
-  return names.size === size ? twice(json, name) : undefined;
+  return names.size === size ? invalid(json, name, twice) : undefined;
 }
 
 // ASCII without escapes: the bytes are the name.
@@ -173,14 +176,6 @@ function isReserved(name: string, inEnvelope: boolean): boolean {
 
 function decode(json: Buffer, start: number, end: number): string {
   return JSON.parse(json.toString("utf8", start - 1, end + 1)) as string;
-}
-
-function twice(json: Buffer, name: Name): Fault {
-  return invalid(json, name, "stands twice in one object");
-}
-
-function reserved(json: Buffer, name: Name): Fault {
-  return invalid(json, name, "has a reserved name");
 }
 
 function invalid(json: Buffer, { start, end }: Name, what: string): Fault {
