@@ -1,10 +1,11 @@
 // The door of the data plane, and the only file that knows all its rooms.
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
 import { createApp } from "./ingress/app.ts";
+import { createRelay } from "./relay/relay.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
 import { createSessionStore } from "./session/store.ts";
 import { createLive } from "./sync/apply.ts";
@@ -44,16 +45,25 @@ export interface DataPlane extends AsyncDisposable {
 
 const sessionsMax = 10_000;
 const drainMs = 10_000;
+const secretBytesMin = 32;
 
 /** Listens at once, unready until the first snapshot is live. Rejects when the port is taken. */
 export async function startDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   const { log } = options;
   const sessions = createSessionStore({ idleMs: options.sessionIdleMs ?? 30 * 60_000, sessionsMax });
   let sync: Sync | undefined;
-  const live = createLive({ sessions, log, allowStdio: options.allowStdio ?? false, onChange: () => sync?.reportSoon() });
+  const relay = createRelay({ secret: sealingSecret(), sessions: sessions.all, log });
+  const live = createLive({
+    sessions,
+    log,
+    onMessage: relay.outside,
+    allowStdio: options.allowStdio ?? false,
+    onChange: () => sync?.reportSoon(),
+  });
   const app = createApp({
     runtime: () => live.runtime,
     sessions,
+    relay,
     log,
     bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
     origin: {
@@ -91,6 +101,13 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
       await live[Symbol.asyncDispose]();
     },
   };
+}
+
+/** What ids that travel through clients are sealed with: the operator's secret, or one that ends with this process. */
+function sealingSecret(): Buffer {
+  const secret = Buffer.from(process.env.VMCP_SESSION_HMAC_SECRET ?? "");
+  if (secret.length > 0 && secret.length < secretBytesMin) throw new Error(`VMCP_SESSION_HMAC_SECRET has ${secret.length} bytes; it needs ${secretBytesMin}`);
+  return secret.length > 0 ? secret : randomBytes(secretBytesMin);
 }
 
 // Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.

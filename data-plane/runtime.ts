@@ -6,7 +6,7 @@ import type { Backend as BackendSpec } from "../proto/gen/vmcp/resource/v1/backe
 import type { CircuitBreaker } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
 import type { OutgoingAuthStrategy } from "../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
-import { type Backend, createBackend } from "./backends/backend.ts";
+import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
 import type { BreakerSettings } from "./backends/breaker.ts";
 import { reasonOf } from "./backends/errors.ts";
 import { authenticatorOf } from "./incoming-auth/registry.ts";
@@ -56,6 +56,8 @@ export interface RuntimeOptions {
   readonly log: Log;
   /** stdio backends start programs: only where the operator of the proxy's own machine said so. */
   readonly allowStdio: boolean;
+  /** Hears what backends say outside of calls. */
+  readonly onMessage: BackendOptions["onMessage"];
   /** Called after a backend's catalog or state changed. */
   readonly onBackendChange: () => void;
 }
@@ -95,7 +97,14 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     if (spec.transport === "stdio" && !options.allowStdio)
       throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
     const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);
-    const backend = createBackend({ spec, credential, breaker, log: options.log, onChange: options.onBackendChange });
+    const backend = createBackend({
+      spec,
+      credential,
+      breaker,
+      log: options.log,
+      onMessage: options.onMessage,
+      onChange: options.onBackendChange,
+    });
     started.push(backend);
     return backend;
   }

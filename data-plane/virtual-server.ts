@@ -12,15 +12,20 @@ export interface VirtualServer {
   readonly authenticate: Authenticate;
   /** By backend name. */
   readonly backends: ReadonlyMap<string, Backend>;
-  /** What clients see; replaced whole by `refresh`. */
+  /** What a plain client sees. */
   readonly view: View;
+  /** What clients that declared these capabilities (JSON text) see. */
+  viewOf(capabilities: string): View;
   /** Deadline of a call to a backend, milliseconds. */
   timeoutMs(backend: string): number;
-  /** Merges the catalogs again; gives the kinds of lists that differ from `before`. */
-  refresh(before?: View): ListKind[];
+  /** Merges the catalogs again at the next look; gives the views there were, by capabilities. */
+  refresh(): ReadonlyMap<string, View>;
 }
 
-/** `resourceNames` name the same backends as `backends`, for reports. */
+const noCapabilities = "{}";
+const viewsMax = 32;
+
+/** Nothing is merged before somebody looks. */
 export function createVirtualServer(options: {
   name: string;
   spec: VirtualServerSpec;
@@ -28,15 +33,26 @@ export function createVirtualServer(options: {
   backends: readonly Backend[];
 }): VirtualServer {
   const { name, spec, authenticate } = options;
-  const { aggregation } = spec;
-  if (!aggregation) throw new Error("aggregation is missing");
+  if (!spec.aggregation) throw new Error("aggregation is missing");
+  const rules = spec.aggregation;
   const backends = new Map(options.backends.map((backend) => [backend.name, backend]));
   const timeouts = new Map(
     Object.entries(spec.operational?.timeouts?.perWorkload ?? {}).map(([backend, value]) => [backend, durationMs(value)]),
   );
   const defaultTimeoutMs = spec.operational?.timeouts?.default ? durationMs(spec.operational.timeouts.default) : 30_000;
-  const sources = () => options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalog }));
-  let view = createView(aggregation, sources());
+  let views = new Map<string, View>();
+
+  function viewOf(capabilities: string): View {
+    const existing = views.get(capabilities);
+    if (existing) return existing;
+    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(capabilities) }));
+    const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
+    const view = isPlain && capabilities !== noCapabilities ? viewOf(noCapabilities) : createView(rules, sources);
+    if (views.size >= viewsMax) views.delete(views.keys().next().value as string);
+    views.set(capabilities, view);
+    return view;
+  }
+  viewOf(noCapabilities); // a rule that can't be followed shows here, not at the first request
 
   return {
     name,
@@ -44,12 +60,19 @@ export function createVirtualServer(options: {
     authenticate,
     backends,
     get view() {
-      return view;
+      return viewOf(noCapabilities);
     },
+    viewOf,
     timeoutMs: (backend) => timeouts.get(backend) ?? defaultTimeoutMs,
-    refresh(before = view) {
-      view = createView(aggregation, sources());
-      return (Object.keys(view.lists) as ListKind[]).filter((kind) => view.lists[kind].digest !== before.lists[kind].digest);
+    refresh() {
+      const before = views;
+      views = new Map();
+      return before;
     },
   };
+}
+
+/** The kinds of lists in which two views differ. */
+export function changedKinds(before: View, after: View): ListKind[] {
+  return (Object.keys(after.lists) as ListKind[]).filter((kind) => after.lists[kind].digest !== before.lists[kind].digest);
 }

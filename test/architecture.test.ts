@@ -36,6 +36,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["runtime"],
     ["virtual-server"],
     ["aggregation"],
+    ["relay"],
     ["backends"],
     ["outgoing-auth", "session"],
     ["incoming-auth"],

@@ -32,7 +32,7 @@ export interface View {
   readonly templates: ReadonlyMap<string, Route>;
   readonly templateIndex: TemplateIndex;
   readonly instructions: string | undefined;
-  /** Capabilities some backend declared, or may declare once it was reached. */
+  /** Capabilities some backend declared, or may declare once it was reached; flags as `resources.subscribe`. */
   readonly offers: ReadonlySet<string>;
   readonly lines: readonly ViewLine[];
 }
@@ -70,12 +70,17 @@ export function createView(aggregation: Aggregation, unsorted: readonly Source[]
     instructions: mergeInstructions(
       sources.map(({ backend, catalog }) => ({ backend, instructions: catalog?.facts.instructions })),
     ),
-    offers: new Set(sources.flatMap(({ catalog }) => (catalog ? Object.keys(catalog.facts.capabilities) : everyCapability))),
+    offers: new Set(sources.flatMap(({ catalog }) => (catalog ? capabilitiesOf(catalog) : everyCapability))),
     lines,
   };
 }
 
-const everyCapability = ["tools", "prompts", "resources", "completions", "logging"];
+const everyCapability = ["tools", "prompts", "resources", "resources.subscribe", "completions", "logging"];
+
+function capabilitiesOf({ facts: { capabilities } }: Catalog): string[] {
+  const resources = capabilities.resources as { subscribe?: unknown } | undefined;
+  return [...Object.keys(capabilities), ...(resources?.subscribe === true ? ["resources.subscribe"] : [])];
+}
 
 interface Merged {
   readonly json: Buffer[];

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 import { type TestContext, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { pino } from "pino";
@@ -12,6 +13,7 @@ import type { Session } from "../session/session.ts";
 import { createSessionStore } from "../session/store.ts";
 import { type Backend, createBackend } from "./backend.ts";
 import { BackendError } from "./errors.ts";
+import { createLimit, type Limit } from "./limit.ts";
 
 const log = pino({ level: "silent" });
 const breaker = { enabled: true, failureThreshold: 3, openMs: 60_000 };
@@ -20,11 +22,13 @@ const breaker = { enabled: true, failureThreshold: 3, openMs: 60_000 };
 async function setUp(t: TestContext, url: string, settings = breaker) {
   const sessions = createSessionStore({ idleMs: 60_000, sessionsMax: 10 });
   const changes = new EventTarget();
+  const outside: string[] = [];
   const backend = createBackend({
     spec: create(BackendSchema, { name: "scripted", url, transport: "streamable-http" }),
     credential: async () => ({}),
     breaker: settings,
     log,
+    onMessage: (_session, _backend, message) => outside.push(message.json.toString()),
     onChange: () => changes.dispatchEvent(new Event("change")),
   });
   t.after(async () => {
@@ -35,7 +39,7 @@ async function setUp(t: TestContext, url: string, settings = breaker) {
   const until = async (isTrue: () => boolean) => {
     while (!isTrue()) await once(changes as never, "change", { signal: AbortSignal.timeout(10_000) });
   };
-  return { backend, sessions, newSession: () => newSession(sessions), until };
+  return { backend, sessions, newSession: () => newSession(sessions), until, outside };
 }
 
 function newSession(sessions: ReturnType<typeof createSessionStore>): Session {
@@ -45,6 +49,7 @@ function newSession(sessions: ReturnType<typeof createSessionStore>): Session {
     identity,
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1"}',
+    capabilities: '{"roots":{}}',
   });
   assert.ok(session);
   return session;
@@ -56,9 +61,9 @@ function call(
   backend: Backend,
   session: Session,
   name: string,
-  options: { timeoutMs?: number; limit?: AbortController; onMessage?: (m: Message) => void } = {},
+  options: { timeoutMs?: number; limit?: Limit; onMessage?: (m: Message) => void } = {},
 ) {
-  const { timeoutMs = 5_000, limit = new AbortController(), onMessage } = options;
+  const { timeoutMs = 5_000, limit = createLimit(), onMessage } = options;
   return backend.call(session, toolCall(name), { timeoutMs, limit, ...(onMessage ? { onMessage } : {}) });
 }
 
@@ -107,29 +112,55 @@ test("a backend that forgot the session gets a new one, and the refused call run
   assert.equal(resultOf(await call(backend, session, "counter")), "1");
 });
 
-test("what the backend says before the answer is heard, and its requests are answered", async (t) => {
+test("what the backend says and asks before the answer is handed on; pings are answered", async (t) => {
   const progress = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}';
+  const question = '{"jsonrpc":"2.0","id":"s2","method":"roots/list"}';
   const calls: BackendScript["calls"] = {
     talk: ({ notify }) => {
-      notify('{"jsonrpc":"2.0","id":"s1","method":"ping"}');
-      notify('{"jsonrpc":"2.0","id":"s2","method":"sampling/createMessage","params":{}}');
-      notify(progress);
+      for (const said of ['{"jsonrpc":"2.0","id":"s1","method":"ping"}', question, progress]) notify(said);
       return textResult("done");
     },
   };
   await using server = await startBackend({ tools: [plainTool("talk")], calls });
   const { backend, newSession } = await setUp(t, server.url);
   const heard: string[] = [];
-  assert.equal(
-    resultOf(await call(backend, newSession(), "talk", { onMessage: ({ json }) => heard.push(json.toString()) })),
-    "done",
-  );
-  assert.deepEqual(heard, [progress]);
-  const answers = () =>
-    server.requests.filter(({ body }) => /^\{"jsonrpc":"2.0","id":"s[12]"/.test(body)).map(({ body }) => body);
-  while (answers().length < 2) await new Promise(setImmediate);
-  assert.match(answers().sort()[0] ?? "", /"id":"s1","result":\{\}/);
-  assert.match(answers().sort()[1] ?? "", /-32601/);
+  const answer = await call(backend, newSession(), "talk", { onMessage: ({ json }) => heard.push(json.toString()) });
+  assert.equal(resultOf(answer), "done");
+  assert.deepEqual(heard, [question, progress]);
+  while (!server.requests.some(({ body }) => body === '{"jsonrpc":"2.0","id":"s1","result":{}}')) await new Promise(setImmediate);
+});
+
+test("the backend is told what the client can do", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession } = await setUp(t, server.url);
+  await call(backend, newSession(), "counter");
+  const told = server.bodies("initialize").map((body) => JSON.parse(body).params.capabilities);
+  assert.deepEqual(told, [{}, { roots: {} }]); // the watcher can do nothing
+});
+
+test("a session with a stream hears what the backend says outside of calls, also after the stream was cut", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, outside } = await setUp(t, server.url);
+  const session = newSession();
+  const closed = new AbortController();
+  session.stream = { send: () => undefined, end: () => undefined, closed: closed.signal };
+  await call(backend, session, "counter");
+  const heard = async (note: string) => {
+    while (server.streams() < 2) await new Promise(setImmediate);
+    server.push(note);
+    while (!outside.includes(note)) await new Promise(setImmediate);
+  };
+  await heard('{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}');
+  server.cutStreams();
+  await heard('{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":2}}');
+  closed.abort();
+  while (server.streams() > 1) await new Promise(setImmediate);
+});
+
+test("a call whose stream is cut before the answer is resumed where it was cut", async (t) => {
+  await using server = await startResumable(t);
+  const { backend, newSession } = await setUp(t, server.url);
+  assert.equal(resultOf(await call(backend, newSession(), "slow")), "resumed after e1");
 });
 
 test("a call ends at its deadline, with an unknown outcome, and the backend is told", async (t) => {
@@ -216,21 +247,37 @@ test("an HTTP error that carries a JSON-RPC error is that error", async (t) => {
   assert.equal(json.toString(), '{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"no","data":{"n":1.0}}}');
 });
 
+/** A server that ends a call's stream early, with a hint when to come back. */
+async function startResumable(t: TestContext): Promise<{ url: string } & AsyncDisposable> {
+  const result = (text: string) => JSON.stringify({ content: [{ type: "text", text }] });
+  const url = await startServer(t, (text, incoming, response) => {
+    const lastId = incoming.headers["last-event-id"];
+    if (incoming.method === "GET" && lastId === undefined) return response.writeHead(405).end();
+    if (incoming.method !== "GET" && !text.includes('"tools/call"')) return response.writeHead(202).end();
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    if (text.includes('"tools/call"')) return response.end("id: e1\nretry: 10\ndata:\n\n");
+    return response.end(`id: e2\ndata: {"jsonrpc":"2.0","id":1,"result":${result(`resumed after ${lastId}`)}}\n\n`);
+  });
+  return { url, [Symbol.asyncDispose]: async () => undefined };
+}
+
 /** A server that opens sessions, and answers every call in one way. */
-async function startFaulty(t: TestContext, status: number, type: string, body: string): Promise<string> {
-  const server = createServer((incoming, response) => {
-    let text = "";
-    incoming.on("data", (chunk) => {
-      text += chunk;
-    });
-    incoming.on("end", () => {
-      if (text.includes('"initialize"')) {
-        const result = { protocolVersion: "2025-11-25", capabilities: {}, serverInfo: { name: "f", version: "1" } };
-        const { id } = JSON.parse(text);
-        response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ jsonrpc: "2.0", id, result }));
-      } else if (text.includes('"tools/call"')) response.writeHead(status, { "content-type": type }).end(body);
-      else response.writeHead(202).end();
-    });
+function startFaulty(t: TestContext, status: number, type: string, body: string): Promise<string> {
+  return startServer(t, (text, _incoming, response) => {
+    if (text.includes('"tools/call"')) response.writeHead(status, { "content-type": type }).end(body);
+    else response.writeHead(202).end();
+  });
+}
+
+type Respond = (text: string, incoming: IncomingMessage, response: ServerResponse) => void;
+
+async function startServer(t: TestContext, respond: Respond): Promise<string> {
+  const server = createServer(async (incoming, response) => {
+    const body = await text(incoming);
+    if (!body.includes('"initialize"')) return respond(body, incoming, response);
+    const result = { protocolVersion: "2025-11-25", capabilities: {}, serverInfo: { name: "f", version: "1" } };
+    const { id } = JSON.parse(body);
+    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ jsonrpc: "2.0", id, result }));
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -7,7 +7,7 @@ import { readMessage, request } from "../mcp/json-rpc.ts";
 import { createConnector } from "./connect.ts";
 
 const log = pino({ level: "silent" });
-const client = { protocolVersion: "2025-11-25", clientInfo: '{"name":"c","version":"1"}' } as const;
+const client = { protocolVersion: "2025-11-25", clientInfo: '{"name":"c","version":"1"}', capabilities: "{}" } as const;
 const signal = () => AbortSignal.timeout(10_000);
 
 // A server in a line: counts its calls, echoes progress under the token it was given, and dies when told to.

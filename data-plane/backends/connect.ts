@@ -5,6 +5,7 @@ import { resolveReference } from "../outgoing-auth/references.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
+import type { PipeEvents } from "./pipe.ts";
 import { openPipedLeg } from "./piped.ts";
 import { openSse } from "./sse.ts";
 import { openStdio } from "./stdio.ts";
@@ -45,11 +46,8 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
   return {
     async openLeg(client, signal) {
       const headers = await credential();
-      return openPipedLeg(
-        (events) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events),
-        client,
-        signal,
-      );
+      const open = (events: PipeEvents) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events);
+      return openPipedLeg({ open, client, signal, isShared: false });
     },
     close: async () => undefined, // every leg is its own connection, closed by whoever opened it
   };
@@ -68,7 +66,9 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
 
   function start(client: ClientFacts): Promise<Leg> {
     startedAtMs = performance.now();
-    return openPipedLeg((events) => openStdio(program, events), client, startDeadline());
+    // All sessions share the child, so it is told of no abilities that only one client may have.
+    const open = (events: PipeEvents) => openStdio(program, events);
+    return openPipedLeg({ open, client: { ...client, capabilities: "{}" }, signal: startDeadline(), isShared: true });
   }
 
   /** The running child's leg; starts one when there is none. Throws why there is none while a pause lasts. */
@@ -96,6 +96,7 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
       const leg = await abortable(running(client), signal);
       return {
         facts: leg.facts,
+        isShared: true,
         get closedBy() {
           return leg.closedBy;
         },

@@ -16,6 +16,8 @@ export interface ClientFacts {
   readonly protocolVersion: SessionVersion;
   /** JSON text of clientInfo. */
   readonly clientInfo: string;
+  /** JSON text of what the client can do. */
+  readonly capabilities: string;
 }
 
 /** An open session. */
@@ -23,13 +25,15 @@ export interface Leg {
   readonly facts: ServerFacts;
   /**
    * Sends a request and gives the response, under the id of the request. Throws BackendError.
-   * What the backend sends on the call's own stream before the answer goes to `onMessage`; requests among it are answered here.
+   * What the backend sends on the call's own stream before the answer goes to `onMessage`; without one, its requests are refused.
    */
   request(message: Message, options: RequestOptions): Promise<Message>;
   /** Sends a notification or a response; throws BackendError. */
   notify(message: Buffer, signal: AbortSignal): Promise<void>;
   /** Hears what the backend sends outside of calls, until it stops or `signal` ends it. False when it offers no such stream. */
   listen(onMessage: (message: Message) => void, signal: AbortSignal): Promise<boolean>;
+  /** Several client sessions use it, so the backend can't be told, nor tell us, which one is meant. */
+  readonly isShared: boolean;
   /** Why it ended; undefined while it is open. */
   readonly closedBy: string | undefined;
   /** Ends the session; never rejects, bounded in time. */
@@ -41,9 +45,9 @@ export interface RequestOptions {
   readonly onMessage?: (message: Message) => void;
 }
 
-/** The initialize request of a gateway's leg. No capabilities: server requests are not carried yet. */
+/** The initialize request of a leg: to the backend we are as able as the client is. */
 export function initializeRequest(client: ClientFacts): Message {
-  const params = `{"protocolVersion":"${client.protocolVersion}","capabilities":{},"clientInfo":${client.clientInfo}}`;
+  const params = `{"protocolVersion":"${client.protocolVersion}","capabilities":${client.capabilities},"clientInfo":${client.clientInfo}}`;
   return readMessage(request("initialize", params, '"vmcp-initialize"'));
 }
 
@@ -77,11 +81,16 @@ export function readServerFacts(response: Message): ServerFacts {
   return { protocolVersion: result.protocolVersion, capabilities, instructions };
 }
 
-/** What we answer a backend that asks something: ping is ours; the rest was not declared, so it must not ask. */
+/** What we answer a backend ourselves: ping, and anything that nobody is there to answer. */
 export function answerServerRequest(message: Message): Buffer {
   const id = message.id as string;
   if (message.method === "ping") return resultResponse(id, "{}");
   return errorResponse(id, { code: errorCodes.methodNotFound, message: `the client does not offer ${message.method}` });
+}
+
+/** Whether a backend asks something that a client may answer. */
+export function isClientRequest(message: Message): boolean {
+  return message.method !== undefined && message.id !== undefined && message.method !== "ping";
 }
 
 function parseJson(response: Message, part: "result" | "error"): unknown {

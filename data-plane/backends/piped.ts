@@ -9,6 +9,7 @@ import {
   cancelled,
   initializedNotification,
   initializeRequest,
+  isClientRequest,
   type Leg,
   type RequestOptions,
   readServerFacts,
@@ -23,12 +24,16 @@ interface Pending {
   settle(outcome: Message | BackendError): void;
 }
 
+export interface PipedLegOptions {
+  readonly open: (events: PipeEvents) => Promise<Pipe>;
+  readonly client: ClientFacts;
+  readonly signal: AbortSignal;
+  /** Several client sessions will use it. */
+  readonly isShared: boolean;
+}
+
 /** Opens a pipe and the session on it; throws BackendError, with the pipe closed. */
-export async function openPipedLeg(
-  open: (events: PipeEvents) => Promise<Pipe>,
-  client: ClientFacts,
-  signal: AbortSignal,
-): Promise<Leg> {
+export async function openPipedLeg({ open, client, signal, isShared }: PipedLegOptions): Promise<Leg> {
   const pending = new Map<string, Pending>();
   const listeners = new Set<(message: Message) => void>();
   let lastId = 0;
@@ -57,7 +62,8 @@ export async function openPipedLeg(
     const message = readOrUndefined(json);
     if (!message) return; // noise; the call it may have been for ends by its deadline
     if (message.method !== undefined && message.id !== undefined) {
-      pipe?.send(answerServerRequest(message)).catch(() => undefined);
+      if (isShared || !isClientRequest(message) || !deliverToOne(message))
+        pipe?.send(answerServerRequest(message)).catch(() => undefined);
     } else if (message.method !== undefined) deliver(message);
     else if (message.id !== undefined) {
       const call = pending.get(message.id);
@@ -72,10 +78,15 @@ export async function openPipedLeg(
       const call = token && pending.get(textOf(message, token));
       if (call?.progressToken !== undefined)
         call.onMessage?.(readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])));
-    } else if (message.method === "notifications/message") {
-      // A log line names no call: it can only be told whose it is while there is just one.
-      if (pending.size === 1) for (const call of pending.values()) call.onMessage?.(message);
-    } else for (const listener of listeners) listener(message);
+    } else if (message.method !== "notifications/message") for (const listener of listeners) listener(message);
+    else if (!isShared || pending.size === 1) deliverToOne(message);
+  }
+
+  /** Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. */
+  function deliverToOne(message: Message): boolean {
+    const hear = pending.values().find((call) => call.onMessage)?.onMessage ?? listeners.values().next().value;
+    hear?.(message);
+    return hear !== undefined;
   }
 
   function request(message: Message, { signal, onMessage }: RequestOptions): Promise<Message> {
@@ -115,6 +126,7 @@ export async function openPipedLeg(
     await opened.send(initializedNotification);
     return {
       facts,
+      isShared,
       get closedBy() {
         return closed?.message;
       },

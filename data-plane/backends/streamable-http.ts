@@ -1,23 +1,24 @@
 // A session over Streamable HTTP (MCP 2025-03-26 and later), on undici's dispatch: the cheapest client Node has.
+import { setTimeout as sleep } from "node:timers/promises";
 import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
-import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
+import { createEventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage } from "../mcp/json-rpc.ts";
-import { splice } from "../mcp/scan.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import { answerBytesMax, createExchange, type Exchange } from "./http-exchange.ts";
 import {
   answerServerRequest,
   type ClientFacts,
   cancelled,
   initializedNotification,
   initializeRequest,
+  isClientRequest,
   type Leg,
   type RequestOptions,
   readServerFacts,
 } from "./leg.ts";
 
-const answerBytesMax = 10 * 1024 * 1024;
 const closeMs = 2_000;
 const lingerMs = 1_000;
 
@@ -59,7 +60,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         const request = { path, method: "POST", headers: postHeaders, body } as const;
 
         function receive(message: Message): void {
-          if (message.method !== undefined && message.id !== undefined) {
+          if (message.id !== undefined && !(onMessage && isClientRequest(message))) {
             notify(answerServerRequest(message), signal).catch((error) =>
               options.log.debug({ reason: reasonOf(error) }, "could not answer a backend's request"),
             );
@@ -104,6 +105,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
           onResponseEnd: () => {
             settle();
             clearTimeout(linger);
+            if (exchange.resumption) return resolve(resume(exchange, signal));
             const outcome = exchange.end();
             if (outcome instanceof Error) reject(outcome);
             else resolve(outcome);
@@ -111,14 +113,44 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
           onResponseError: (_controller, error) => {
             settle();
             clearTimeout(linger);
-            reject(
-              signal.aborted
-                ? signal.reason
-                : new BackendError("unavailable", isSent ? "unknown" : "not_executed", reasonOf(error), error),
-            );
+            if (signal.aborted) reject(signal.reason);
+            else if (exchange.resumption) resolve(resume(exchange, signal));
+            else reject(new BackendError("unavailable", isSent ? "unknown" : "not_executed", reasonOf(error), error));
           },
         });
       });
+    }
+
+    /** Goes on with a call's stream that ended before the answer, as often as the server ends it (MCP 2025-11-25, resumability). */
+    async function resume(exchange: Exchange, signal: AbortSignal): Promise<Message> {
+      for (;;) {
+        const from = exchange.resumption;
+        if (!from) throw new BackendError("unavailable", "unknown", "the event stream ended before the answer");
+        await sleep(from.retryMs, undefined, { signal }).catch(() => undefined);
+        signal.throwIfAborted();
+        const resumed = await openStream({ ...headers, "last-event-id": from.lastEventId }, signal);
+        if (!resumed)
+          throw new BackendError("unavailable", "unknown", "the event stream ended before the answer and can't be resumed");
+        try {
+          for await (const chunk of resumed) {
+            const outcome = exchange.data(chunk as Buffer);
+            if (outcome instanceof Error) throw outcome;
+            if (outcome) return outcome;
+          }
+        } catch (error) {
+          if (signal.aborted) throw signal.reason;
+          if (error instanceof BackendError) throw error; // else it was cut again
+        }
+      }
+    }
+
+    /** Answers pings on a stream outside of calls. */
+    function answering(onMessage: (message: Message) => void): (message: Message) => void {
+      return (message) => {
+        if (message.method !== "ping") onMessage(message);
+        else if (message.id !== undefined)
+          notify(answerServerRequest(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
+      };
     }
 
     async function notify(message: Buffer, signal: AbortSignal): Promise<void> {
@@ -134,6 +166,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
 
     return {
       facts,
+      isShared: false,
       get closedBy() {
         return closedBy;
       },
@@ -148,7 +181,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         }
       },
       notify,
-      listen: (onMessage, signal) => listen(headers, onMessage, signal),
+      listen: (onMessage, signal) => listen(headers, answering(onMessage), signal),
       async close() {
         if (closedBy !== undefined) return;
         closedBy = "it was closed";
@@ -169,16 +202,22 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     onMessage: (message: Message) => void,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const response = await streams.request({ path, method: "GET", headers: { ...headers, accept: "text/event-stream" }, signal });
-    if (response.statusCode !== 200 || !String(response.headers["content-type"]).startsWith("text/event-stream")) {
-      await response.body.dump();
-      return false;
-    }
+    const stream = await openStream(headers, signal);
+    if (!stream) return false;
     const parser = createEventParser(answerBytesMax);
-    for await (const chunk of response.body) {
+    for await (const chunk of stream) {
       for (const event of parser.push(chunk as Buffer)) if (event.data.length > 0) onMessage(readMessage(event.data));
     }
     return true;
+  }
+
+  /** Opens an event stream with GET; undefined when the server offers none. */
+  async function openStream(headers: Record<string, string>, signal: AbortSignal): Promise<AsyncIterable<unknown> | undefined> {
+    const response = await streams.request({ path, method: "GET", headers: { ...headers, accept: "text/event-stream" }, signal });
+    if (response.statusCode === 200 && String(response.headers["content-type"]).startsWith("text/event-stream"))
+      return response.body;
+    await response.body.dump();
+    return undefined;
   }
 
   return {
@@ -187,103 +226,4 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       await Promise.all([calls.destroy(), streams.destroy()]);
     },
   };
-}
-
-interface Exchange {
-  start(status: number, contentType: string): void;
-  /** The awaited response or why there can be none, once it is known before the end. */
-  data(chunk: Buffer): Message | BackendError | undefined;
-  end(): Message | BackendError | undefined;
-}
-
-/** Makes one answer of the bytes of one HTTP response. */
-function createExchange(options: {
-  awaited: Message | undefined;
-  onMessage: (message: Message) => void;
-  hasSession: boolean;
-}): Exchange {
-  const { awaited } = options;
-  const chunks: Buffer[] = [];
-  let events: EventParser | undefined; // for an answer that is an event stream
-  let bytes = 0;
-  let status = 0;
-  let answer: Message | undefined;
-
-  function read(json: Buffer): void {
-    const message = readMessage(json);
-    if (message.method !== undefined) options.onMessage(message);
-    else if (awaited && message.id === awaited.id) answer ??= message;
-    else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
-  }
-
-  function take(chunk: Buffer): Message | BackendError | undefined {
-    if (events) {
-      for (const event of events.push(chunk)) if (event.data.length > 0 && !answer) read(event.data);
-      return answer;
-    }
-    bytes += chunk.length;
-    if (bytes > answerBytesMax)
-      throw new BackendError("bad_answer", "unknown", `the answer is larger than ${answerBytesMax} bytes`);
-    chunks.push(chunk);
-    return undefined;
-  }
-
-  function finish(): Message | undefined {
-    if (events) {
-      if (!answer) throw new BackendError("bad_answer", "unknown", "the event stream ended before the answer");
-      return answer;
-    }
-    if (status === 401 || status === 403) throw new BackendError("unauthorized", "not_executed", `answered HTTP ${status}`);
-    const body = Buffer.concat(chunks);
-    if (options.hasSession && isSessionRefusal(status, body))
-      throw new BackendError("session_gone", "not_executed", "the session is gone");
-    if (!awaited && status < 300) return undefined;
-    if (bytes > 0 && awaited) {
-      if (status < 300) read(body);
-      else answer = readErrorBody(body, awaited);
-    }
-    if (answer) return answer;
-    if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
-    throw new BackendError("bad_answer", "unknown", `answered HTTP ${status} without a JSON-RPC response`);
-  }
-
-  return {
-    start(responseStatus, contentType) {
-      status = responseStatus;
-      if (status < 300 && /^text\/event-stream\b/i.test(contentType)) events = createEventParser(answerBytesMax);
-    },
-    data: (chunk) => guarded(() => take(chunk)),
-    end: () => guarded(finish),
-  };
-}
-
-// 404 is what the specification says; widely used servers answer 400 with a text about the session.
-function isSessionRefusal(status: number, body: Buffer): boolean {
-  return status === 404 || (status === 400 && /\bsession\b/i.test(body.toString("utf8", 0, 1_000)));
-}
-
-// An HTTP error may carry a JSON-RPC error; servers often leave the id out of it.
-function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
-  try {
-    const message = readMessage(body);
-    if (!message.error || (message.id !== undefined && message.id !== awaited.id)) return undefined;
-    if (message.id !== undefined) return message;
-    const start = body.indexOf("{") + 1;
-    const edit = message.idSpan
-      ? { ...message.idSpan, text: awaited.id ?? "" }
-      : { start, end: start, text: `"id":${awaited.id},` };
-    return readMessage(splice(body, [edit]));
-  } catch {
-    return undefined;
-  }
-}
-
-function guarded<T>(read: () => T): T | BackendError {
-  try {
-    return read();
-  } catch (error) {
-    return error instanceof BackendError
-      ? error
-      : new BackendError("bad_answer", "unknown", `the answer is not MCP: ${reasonOf(error)}`, error);
-  }
 }

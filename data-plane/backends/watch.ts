@@ -16,6 +16,8 @@ const backoffMs = { first: 250, most: 5_000 };
 
 export interface WatchOptions {
   open(signal: AbortSignal): Promise<Leg>;
+  /** Hears what the backend says besides that its lists changed. */
+  onMessage(message: Message): void;
   onCatalog(catalog: Catalog): void;
   onFailure(error: unknown): void;
   readonly signal: AbortSignal;
@@ -52,7 +54,7 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
   let isStreamOver = false;
 
   function hear(message: Message): void {
-    if (!message.method?.endsWith("/list_changed")) return;
+    if (!message.method?.endsWith("/list_changed")) return options.onMessage(message);
     isDirty = true;
     wake();
   }

@@ -1,10 +1,9 @@
 // How a POST is answered: as one JSON body, or, as soon as something must be said before the answer, as an event stream.
 import type { ServerResponse } from "node:http";
-
-const queueBytesMax = 256 * 1024;
+import type { EventLog } from "./event-log.ts";
 
 export interface Answer {
-  /** Sends a message before the answer. Dropped when the client does not take event streams or does not read. */
+  /** Sends a message before the answer. */
   notify(message: Buffer): void;
   /** Sends the answer; nothing after it. */
   respond(message: Buffer): void;
@@ -12,52 +11,37 @@ export interface Answer {
   close(): void;
 }
 
-/** `headers` go with whatever is sent. */
-export function createAnswer(
-  response: ServerResponse,
-  options: { takesEvents: boolean; headers?: Record<string, string> },
-): Answer {
-  let isStreaming = false;
+/** `openLog` opens the event stream when one is needed. After `silentMs` there is one in any case, so that the client can resume. */
+export function createAnswer(response: ServerResponse, options: { openLog: () => EventLog; silentMs?: number }): Answer {
+  let log: EventLog | undefined;
+  const silence = options.silentMs === undefined ? undefined : setTimeout(startStream, options.silentMs);
 
-  function startStream(): void {
-    if (isStreaming) return;
-    isStreaming = true;
-    response.writeHead(200, { ...options.headers, ...eventStreamHeaders });
+  function startStream(): EventLog {
+    clearTimeout(silence);
+    if (!log) {
+      log = options.openLog();
+      if (!response.destroyed) log.attach(response);
+    }
+    return log;
   }
 
   return {
-    notify(message) {
-      if (!options.takesEvents || response.destroyed || response.writableEnded || response.writableLength > queueBytesMax) return;
-      startStream();
-      response.write(toEvent(message));
-    },
+    notify: (message) => startStream().write(message),
     respond(message) {
-      if (response.destroyed) return;
-      if (isStreaming) response.end(toEvent(message));
-      else
-        response
-          .writeHead(200, { ...options.headers, "content-type": "application/json", "content-length": message.length })
-          .end(message);
+      clearTimeout(silence);
+      if (log) {
+        log.write(message);
+        log.end();
+      } else respondJson(response, message);
     },
     close() {
-      if (response.destroyed) return;
-      if (options.takesEvents) {
-        startStream();
-        response.end();
-      } else response.writeHead(202).end();
+      startStream().end();
     },
   };
 }
 
-/** Proxies must not hold events back or keep them. */
-export const eventStreamHeaders = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
-
-const dataField = Buffer.from("data: ");
-const eventEnd = Buffer.from("\n\n");
-
-/** One event with a JSON text as data. A text with line breaks takes several data lines; they are white space in JSON. */
-export function toEvent(message: Buffer): Buffer {
-  if (!message.includes(0x0a) && !message.includes(0x0d)) return Buffer.concat([dataField, message, eventEnd]);
-  const lines = message.toString().split(/\r\n|\n|\r/);
-  return Buffer.from(`${lines.map((line) => `data: ${line}`).join("\n")}\n\n`);
+/** Answers with one JSON body. */
+export function respondJson(response: ServerResponse, message: Buffer, headers: Record<string, string> = {}): void {
+  if (response.destroyed) return;
+  response.writeHead(200, { ...headers, "content-type": "application/json", "content-length": message.length }).end(message);
 }

@@ -1,24 +1,33 @@
 // The MCP endpoint of one virtual server, session era: POST, GET and DELETE.
 // Source: MCP 2025-11-25, transports, streamable HTTP.
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
+import { reasonOf } from "../backends/errors.ts";
+import { createLimit } from "../backends/limit.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, errorResponse, type Message, readMessage, resultResponse } from "../mcp/json-rpc.ts";
-import { member } from "../mcp/scan.ts";
+import { member, withoutMembers } from "../mcp/scan.ts";
 import { isSessionVersion, negotiate } from "../mcp/versions.ts";
 import type { Call } from "../methods/call.ts";
 import { initializeResult } from "../methods/initialize.ts";
 import { methods } from "../methods/registry.ts";
-import { attachStream, type Session } from "../session/session.ts";
+import type { Relay } from "../relay/relay.ts";
+import type { Session } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
 import type { VirtualServer } from "../virtual-server.ts";
-import { createAnswer } from "./answer.ts";
-import { openClientStream } from "./client-stream.ts";
+import { createAnswer, respondJson } from "./answer.ts";
 import { readBody } from "./read-body.ts";
 import { refuse } from "./refuse.ts";
+import { openCallLog, serveStream } from "./session-streams.ts";
+
+// A call that says nothing for so long is answered as a stream, which keeps connections alive and can be resumed.
+const silentMs = 10_000;
+const joinMs = 2_000;
 
 export interface McpOptions {
   readonly sessions: SessionStore;
+  readonly relay: Relay;
   readonly bodyBytesMax: number;
   readonly log: Log;
 }
@@ -62,30 +71,45 @@ async function post(exchange: Exchange): Promise<void> {
 
   const session = findSession(exchange);
   if (!session) return;
-  if (message.method === undefined) return void response.writeHead(202).end(); // an answer to a question that nobody asked
+  if (message.method === undefined) {
+    if (!exchange.relay.answer(session, exchange.server.backends, message))
+      return refuse(response, 400, "this answers no question of ours");
+    return void response.writeHead(202).end();
+  }
   if (message.id === undefined) {
-    takeNotification(session, message.method, params);
+    takeNotification(exchange, session, message, params);
     return void response.writeHead(202).end();
   }
   return callMethod(exchange, session, message, params);
 }
 
 async function callMethod(
-  { server, response, log }: Exchange,
+  exchange: Exchange,
   session: Session,
   message: Message,
   params: Record<string, unknown>,
 ): Promise<void> {
+  const { server, response, relay, log } = exchange;
   const id = message.id as string;
-  const answer = createAnswer(response, { takesEvents: true });
+  const answer = createAnswer(response, { openLog: () => openCallLog(session), silentMs });
   const method = methods.get(message.method as string);
   if (!method)
     return answer.respond(errorResponse(id, { code: errorCodes.methodNotFound, message: `unknown method: ${message.method}` }));
   if (session.calls.has(id))
     return answer.respond(errorResponse(id, { code: errorCodes.invalidRequest, message: "a request with this id is in flight" }));
-  const limit = new AbortController();
+  const limit = createLimit();
   session.calls.set(id, limit);
-  const call: Call = { message, id, params, session, server, limit, notify: answer.notify };
+  const call: Call = {
+    message,
+    id,
+    params,
+    session,
+    server,
+    view: server.viewOf(session.capabilities),
+    limit,
+    relay,
+    notify: answer.notify,
+  };
   try {
     answer.respond(await method(call));
   } catch (error) {
@@ -98,47 +122,59 @@ async function callMethod(
   }
 }
 
-function initialize(
+async function initialize(
   { server, identity, sessions, response }: Exchange,
   { json, params: span }: Message,
   id: string,
   params: Record<string, unknown>,
-): void {
-  const answer = (message: Buffer) => createAnswer(response, { takesEvents: false }).respond(message);
+): Promise<void> {
   const { protocolVersion, clientInfo } = params;
   if (typeof protocolVersion !== "string" || typeof clientInfo !== "object" || clientInfo === null) {
-    return answer(
+    return respondJson(
+      response,
       errorResponse(id, { code: errorCodes.invalidParams, message: "initialize needs protocolVersion and clientInfo" }),
     );
   }
   const version = negotiate(protocolVersion);
   const info = span && member(json, span.start, "clientInfo");
+  const abilities =
+    typeof params.capabilities === "object" && params.capabilities !== null && span
+      ? member(json, span.start, "capabilities")
+      : undefined;
   const session = sessions.create({
     virtualServer: server.name,
     identity,
     protocolVersion: version,
     clientInfo: json.toString("utf8", info?.start, info?.end),
+    capabilities: abilities ? inOrder(withoutMembers(json.subarray(abilities.start, abilities.end), ["tasks"])) : "{}",
   });
   if (!session) return refuse(response, 503, "too many sessions", { headers: { "retry-after": "1" } });
-  const body = resultResponse(id, initializeResult(server, version));
-  createAnswer(response, { takesEvents: false, headers: { "mcp-session-id": session.id } }).respond(body);
+  // Backends that list more for a client like this get a moment to do so, the first time one comes.
+  const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
+  await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
+  const body = resultResponse(id, initializeResult(server, session));
+  respondJson(response, body, { "mcp-session-id": session.id });
 }
 
-function takeNotification(session: Session, method: string, params: Record<string, unknown>): void {
-  if (method !== "notifications/cancelled") return;
-  session.calls.get(JSON.stringify(params.requestId))?.abort(new Error("cancelled by the client"));
+function takeNotification({ server, log }: Exchange, session: Session, message: Message, params: Record<string, unknown>): void {
+  if (message.method === "notifications/cancelled") {
+    session.calls.get(JSON.stringify(params.requestId))?.abort(new Error("cancelled by the client"));
+  } else if (message.method === "notifications/roots/list_changed") {
+    for (const backend of server.backends.values()) {
+      backend
+        .tell(session, message.json)
+        .catch((error) => log.debug({ reason: reasonOf(error) }, "a backend was not told of new roots"));
+    }
+  }
 }
 
 function get(exchange: Exchange): void {
-  const { request, response } = exchange;
+  const { request, response, server } = exchange;
   if (!accepts(request, "text/event-stream")) return refuse(response, 406, "Accept must name text/event-stream");
   const session = findSession(exchange);
   if (!session) return;
-  const stream = openClientStream(response, () => {
-    if (session.stream === stream) session.stream = undefined;
-    session.usedAtMs = performance.now();
-  });
-  attachStream(session, stream);
+  serveStream(session, request, response);
+  for (const backend of server.backends.values()) backend.follow(session);
 }
 
 function remove(exchange: Exchange): void {
@@ -161,6 +197,12 @@ function findSession({ server, identity, request, response, sessions }: Exchange
     return void refuse(response, 404, "no such session; initialize a new one");
   }
   return session;
+}
+
+/** Capabilities in one order, so that clients that declare the same are known to be alike. */
+function inOrder(capabilities: Buffer): string {
+  const members = Object.entries(JSON.parse(capabilities.toString()) as object);
+  return JSON.stringify(Object.fromEntries(members.sort(([a], [b]) => (a < b ? -1 : 1))));
 }
 
 type ReadRequest = { message: Message; params: Record<string, unknown> } | { refusal: string; code: number };

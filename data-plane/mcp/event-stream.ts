@@ -16,6 +16,10 @@ export class EventTooLargeError extends Error {
 export interface EventParser {
   /** Takes the next bytes and gives the events they complete. Throws EventTooLargeError. */
   push(chunk: Buffer): ServerEvent[];
+  /** Where a reader that was cut off goes on; undefined when the stream had no ids. */
+  readonly lastEventId: string | undefined;
+  /** How long it waits before that, milliseconds, when the server said. */
+  readonly retryMs: number | undefined;
 }
 
 const lineFeed = 0x0a;
@@ -31,6 +35,7 @@ export function createEventParser(eventBytesMax: number): EventParser {
   let data: Buffer[] = [];
   let dataBytes = 0;
   let id: string | undefined;
+  let retryMs: number | undefined;
 
   function push(chunk: Buffer): ServerEvent[] {
     const events: ServerEvent[] = [];
@@ -61,6 +66,7 @@ export function createEventParser(eventBytesMax: number): EventParser {
       dataBytes += value.length + 1;
     } else if (field === "event") type = value.toString();
     else if (field === "id" && !value.includes(0)) id = value.toString();
+    else if (field === "retry" && /^\d{1,9}$/.test(value.toString())) retryMs = Number(value);
     return undefined;
   }
 
@@ -74,7 +80,15 @@ export function createEventParser(eventBytesMax: number): EventParser {
     return { type: eventType, data: lines.length === 1 ? Buffer.from(lines[0] as Buffer) : joinLines(lines), id };
   }
 
-  return { push };
+  return {
+    push,
+    get lastEventId() {
+      return id;
+    },
+    get retryMs() {
+      return retryMs;
+    },
+  };
 }
 
 // A CR at the very end may be the first half of CRLF, so it waits for the next byte.

@@ -108,6 +108,15 @@ export function withMembers(json: Buffer, replacements: Readonly<Record<string, 
   return splice(json, edits);
 }
 
+/** A JSON object text without some members; everything else keeps its bytes. */
+export function withoutMembers(json: Buffer, keys: readonly string[]): Buffer {
+  const present = members(json);
+  const kept = present.filter(({ key }) => !keys.includes(key));
+  if (kept.length === present.length) return json;
+  const texts = kept.map(({ key, start, end }) => `${JSON.stringify(key)}:${json.toString("utf8", start, end)}`);
+  return Buffer.from(`{${texts.join(",")}}`);
+}
+
 /** A replacement of one span. */
 export interface Edit extends Span {
   readonly text: Buffer | string;

@@ -1,6 +1,9 @@
 // One request of a client, and how a method answers it.
+import type { View } from "../aggregation/view.ts";
 import type { BackendError } from "../backends/errors.ts";
+import type { Limit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
+import type { Relay } from "../relay/relay.ts";
 import type { Session } from "../session/session.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 
@@ -12,10 +15,13 @@ export interface Call {
   readonly params: Readonly<Record<string, unknown>>;
   readonly session: Session;
   readonly server: VirtualServer;
+  /** What this client sees, from the beginning of the call to its end. */
+  readonly view: View;
   /** Ends the call: at its deadline, when the client cancels, when the session ends. */
-  readonly limit: AbortController;
+  readonly limit: Limit;
   /** Sends a message on the call's own stream, before the answer. */
   notify(message: Buffer): void;
+  readonly relay: Relay;
 }
 
 /** Gives the whole JSON-RPC response. */

@@ -25,7 +25,7 @@ export const complete: Method = async (call) => {
   return (await forward(call, route, edits)).json;
 };
 
-function routeOfRef({ server }: Call, key: "name" | "uri", exposed: string): Route | undefined {
-  if (key === "name") return server.view.prompts.get(exposed);
-  return server.view.templates.get(exposed) ?? routeOfUri(server.view, exposed);
+function routeOfRef({ view }: Call, key: "name" | "uri", exposed: string): Route | undefined {
+  if (key === "name") return view.prompts.get(exposed);
+  return view.templates.get(exposed) ?? routeOfUri(view, exposed);
 }

@@ -5,6 +5,8 @@ import { type Message, readMessage } from "../mcp/json-rpc.ts";
 import { type Edit, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 
+const personMs = 10 * 60_000;
+
 /** The backend's response message, or the response that says why there is none. */
 export async function forward(call: Call, route: Route, edits: readonly Edit[]): Promise<Message> {
   const backend = call.server.backends.get(route.backend);
@@ -14,7 +16,10 @@ export async function forward(call: Call, route: Route, edits: readonly Edit[]):
     return await backend.call(call.session, message, {
       timeoutMs: call.server.timeoutMs(route.backend),
       limit: call.limit,
-      onMessage: ({ json }) => call.notify(json),
+      onMessage: (said) => {
+        // A person is asked: the backend's own patience decides from now on, within reason.
+        if (call.relay.toClient(call.session, backend, said, call.notify)) call.limit.arm(personMs);
+      },
     });
   } catch (error) {
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));

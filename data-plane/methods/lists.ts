@@ -8,7 +8,7 @@ export function list(kind: ListKind): Method {
   return (call) => {
     const { cursor } = call.params;
     if (cursor !== undefined && typeof cursor !== "string") return invalidParams(call, '"cursor" is not a string');
-    const page = call.server.view.lists[kind].page(cursor);
+    const page = call.view.lists[kind].page(cursor);
     return page
       ? resultResponse(call.id, page)
       : invalidParams(call, "the cursor is not of this list; it may have changed: list again from the start");

@@ -5,7 +5,7 @@ import { forward, replaceParam } from "./forward.ts";
 export const getPrompt: Method = async (call) => {
   const { name } = call.params;
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
-  const route = call.server.view.prompts.get(name);
+  const route = call.view.prompts.get(name);
   if (!route) return invalidParams(call, `unknown prompt: ${name}`);
   return (await forward(call, route, replaceParam(call, "name", name, route.original))).json;
 };

@@ -5,6 +5,7 @@ import { complete } from "./complete.ts";
 import { list } from "./lists.ts";
 import { getPrompt } from "./prompts-get.ts";
 import { readResource } from "./resources-read.ts";
+import { subscribe, unsubscribe } from "./resources-subscribe.ts";
 import { setLogLevel } from "./set-log-level.ts";
 import { callTool } from "./tools-call.ts";
 
@@ -19,6 +20,8 @@ export const methods: ReadonlyMap<string, Method> = new Map<string, Method>([
   ["resources/list", list("resources")],
   ["resources/templates/list", list("templates")],
   ["resources/read", readResource],
+  ["resources/subscribe", subscribe],
+  ["resources/unsubscribe", unsubscribe],
   ["completion/complete", complete],
   ["logging/setLevel", setLogLevel],
 ]);

@@ -8,7 +8,7 @@ import { forward, replaceParam } from "./forward.ts";
 export const readResource: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
-  const route = routeOfUri(call.server.view, uri);
+  const route = routeOfUri(call.view, uri);
   if (!route)
     return errorResponse(call.id, { code: errorCodes.resourceNotFound, message: `resource not found: ${uri}`, data: { uri } });
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));

@@ -5,7 +5,7 @@ import { forward, replaceParam } from "./forward.ts";
 export const callTool: Method = async (call) => {
   const { name } = call.params;
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
-  const route = call.server.view.tools.get(name);
+  const route = call.view.tools.get(name);
   if (!route) return invalidParams(call, `unknown tool: ${name}`);
   return (await forward(call, route, replaceParam(call, "name", name, route.original))).json;
 };

@@ -12,16 +12,22 @@ export interface Session {
   readonly protocolVersion: SessionVersion;
   /** JSON text of the client's clientInfo. */
   readonly clientInfo: string;
+  /** JSON text of what the client declared it can do. */
+  readonly capabilities: string;
   /** Level of `logging/setLevel`, as JSON text; undefined until the client set one. */
   logLevel: string | undefined;
   /** The client's open stream for messages outside of calls. */
   stream: ClientStream | undefined;
   /** Notifications by method that wait for a stream; one of a kind is enough. */
   readonly waiting: Map<string, Buffer>;
+  /** Resources the client wants to hear of: its URI → who owns it. */
+  readonly subscriptions: Map<string, { readonly backend: string; readonly original: string }>;
+  /** Questions of backends that the client has not answered: backend and its id → the id the client knows. */
+  readonly questions: Map<string, string>;
   /** When it was last used, milliseconds of the monotonic clock. */
   usedAtMs: number;
   /** Calls in flight, by the raw text of their id; a session with any is not reaped. */
-  readonly calls: Map<string, AbortController>;
+  readonly calls: Map<string, { abort(reason: Error): void }>;
   /** Runs once when the session ends, whyever; at once when it has ended. */
   onEnd(close: () => void): void;
 }
@@ -30,6 +36,8 @@ export interface Session {
 export interface ClientStream {
   send(message: Buffer): void;
   end(): void;
+  /** Fires when the client is gone or another stream took over. */
+  readonly closed: AbortSignal;
 }
 
 /** Sends a notification on the session's stream, or keeps it until there is one. */

@@ -3,7 +3,9 @@ import { newSessionId, type Session } from "./session.ts";
 
 export interface SessionStore extends AsyncDisposable {
   /** Opens a session; undefined when all places are taken by sessions with calls in flight. */
-  create(facts: Pick<Session, "virtualServer" | "identity" | "protocolVersion" | "clientInfo">): Session | undefined;
+  create(
+    facts: Pick<Session, "virtualServer" | "identity" | "protocolVersion" | "clientInfo" | "capabilities">,
+  ): Session | undefined;
   /** The live session of this id on this virtual server, marked as used. */
   find(id: string, virtualServer: string): Session | undefined;
   end(session: Session): void;
@@ -60,6 +62,8 @@ export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; se
         logLevel: undefined,
         stream: undefined,
         waiting: new Map(),
+        subscriptions: new Map(),
+        questions: new Map(),
         usedAtMs: 0,
         calls: new Map(),
         onEnd: (close) => (entries.has(session.id) ? closers.push(close) : close()),

@@ -2,12 +2,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { View } from "../aggregation/view.ts";
-import type { ListKind } from "../backends/catalog.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { request } from "../mcp/json-rpc.ts";
 import { buildRuntime, emptyRuntime, type Runtime, type RuntimeOptions, type SnapshotContent } from "../runtime.ts";
 import { notifySession } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
+import { changedKinds, type VirtualServer } from "../virtual-server.ts";
 
 const warmMs = 3_000;
 const refreshMs = 20;
@@ -19,7 +19,7 @@ export interface Live extends AsyncDisposable {
   apply(content: SnapshotContent): Promise<void>;
 }
 
-export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio"> {
+export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage"> {
   readonly sessions: SessionStore;
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
@@ -27,7 +27,7 @@ export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio"> 
 }
 
 /** Starts with nothing to serve. */
-export function createLive({ sessions, onChange, log, allowStdio }: LiveOptions): Live {
+export function createLive({ sessions, onChange, onMessage, log, allowStdio }: LiveOptions): Live {
   let runtime: Runtime = emptyRuntime;
   let refreshing: NodeJS.Timeout | undefined;
 
@@ -35,26 +35,31 @@ export function createLive({ sessions, onChange, log, allowStdio }: LiveOptions)
   function refreshSoon(): void {
     refreshing ??= setTimeout(() => {
       refreshing = undefined;
-      for (const server of runtime.virtualServers.values()) notifyChanged(server.name, server.refresh());
+      for (const server of runtime.virtualServers.values()) tellChanges(server, server.refresh());
       onChange();
     }, refreshMs);
   }
 
-  function notifyChanged(virtualServer: string, kinds: readonly ListKind[]): void {
-    const methods = new Set(kinds.map((kind) => `notifications/${kind === "templates" ? "resources" : kind}/list_changed`));
+  /** Tells each session which of the lists that it may have seen are others now. */
+  function tellChanges(server: VirtualServer, before: ReadonlyMap<string, View>): void {
     for (const session of sessions.all()) {
-      if (session.virtualServer !== virtualServer) continue;
+      const seen = session.virtualServer === server.name ? before.get(session.capabilities) : undefined;
+      if (!seen) continue;
+      const kinds = changedKinds(seen, server.viewOf(session.capabilities));
+      const methods = new Set(kinds.map((kind) => `notifications/${kind === "templates" ? "resources" : kind}/list_changed`));
       for (const method of methods) notifySession(session, method, request(method, undefined));
     }
   }
 
-  /** Ends sessions of servers that are gone, tells the others what changed for them. */
-  function follow(viewsBefore: ReadonlyMap<string, View>): void {
+  /** After a swap: ends sessions of servers that are gone, tells the others what changed for them. */
+  function follow(previous: Runtime): void {
     for (const session of [...sessions.all()]) if (!runtime.virtualServers.has(session.virtualServer)) sessions.end(session);
     for (const server of runtime.virtualServers.values()) {
-      const before = viewsBefore.get(server.name);
-      const changed = server.refresh(before);
-      if (before) notifyChanged(server.name, changed);
+      server.refresh(); // catalogs may have come while the runtime was built
+      for (const session of sessions.all()) {
+        if (session.virtualServer === server.name) for (const backend of server.backends.values()) void backend.join(session);
+      }
+      tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? new Map());
     }
   }
 
@@ -63,16 +68,15 @@ export function createLive({ sessions, onChange, log, allowStdio }: LiveOptions)
       return runtime;
     },
     async apply(content) {
-      const next = buildRuntime(content, runtime, { log, allowStdio, onBackendChange: refreshSoon });
+      const next = buildRuntime(content, runtime, { log, allowStdio, onMessage, onBackendChange: refreshSoon });
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
       await Promise.race([
         Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)),
         sleep(warmMs, undefined, { ref: false }),
       ]);
       const previous = runtime;
-      const viewsBefore = new Map([...previous.virtualServers.values()].map(({ name, view }) => [name, view]));
       runtime = next;
-      follow(viewsBefore);
+      follow(previous);
       onChange();
       previous.release(next).catch((error) => log.warn({ reason: reasonOf(error) }, "an old backend did not end cleanly"));
     },

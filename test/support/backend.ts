@@ -105,6 +105,8 @@ export interface Backend extends AsyncDisposable {
   push(raw: string): void;
   /** Forgets every session: their next request gets 404. */
   dropSessions(): void;
+  /** Ends every GET stream, as a proxy on the way might. */
+  cutStreams(): void;
   /** Stops listening and cuts every connection. */
   down(): Promise<void>;
   /** Listens again, on the same port. */
@@ -248,6 +250,13 @@ export async function startBackend(initial: BackendScript = {}): Promise<Backend
     announce: (what) => push(`{"jsonrpc":"2.0","method":"notifications/${what}/list_changed"}`),
     push,
     dropSessions: () => sessions.clear(),
+    cutStreams: () => {
+      for (const { streams } of [...sessions.values(), anonymous])
+        for (const stream of streams) {
+          streams.delete(stream);
+          stream.end();
+        }
+    },
     down,
     up: async () => {
       server.listen(port, "127.0.0.1");

@@ -1,0 +1,133 @@
+// What one backend lists: to a client that can do nothing in particular, and, because servers list by what their client
+// can do, to each kind of client there is right now. Clients that declare the same share one listing.
+import type { Message } from "../mcp/json-rpc.ts";
+import type { Session } from "../session/session.ts";
+import { type Catalog, isSameCatalog } from "./catalog.ts";
+import { reasonOf } from "./errors.ts";
+import type { ClientFacts, Leg } from "./leg.ts";
+import { watchCatalog } from "./watch.ts";
+
+/** How a backend is. */
+export interface BackendState {
+  readonly state: "connecting" | "ready" | "unavailable";
+  /** When not ready, why. */
+  readonly error: string | undefined;
+}
+
+export interface Catalogs extends AsyncDisposable {
+  /** As a plain client sees it; kept while the backend is away. */
+  readonly base: Catalog | undefined;
+  readonly state: BackendState;
+  /** Settles when the first attempt to list it has ended, either way. */
+  readonly firstAttempt: Promise<void>;
+  /** As clients that declared these capabilities see it; the base until that is known. */
+  of(capabilities: string): Catalog | undefined;
+  /** Lists for clients like this one while there is any; settles after the first attempt. */
+  join(session: Session): Promise<void>;
+}
+
+export interface CatalogsOptions {
+  readonly open: (client: ClientFacts, signal: AbortSignal) => Promise<Leg>;
+  /** What the watcher says it is. */
+  readonly gateway: ClientFacts;
+  /** The backend can't tell clients apart, so there is only the base. */
+  readonly isShared: boolean;
+  readonly onMessage: (message: Message) => void;
+  /** The state or a catalog changed. */
+  readonly onChange: (state: BackendState) => void;
+}
+
+interface Overlay {
+  readonly users: Set<Session>;
+  readonly stop: AbortController;
+  readonly first: Promise<void>;
+  catalog: Catalog | undefined;
+}
+
+const overlaysMax = 8;
+const idleMs = 60_000;
+const noCapabilities = "{}";
+
+/** Starts to watch at once. */
+export function watchCatalogs({ open, gateway, isShared, onMessage, onChange }: CatalogsOptions): Catalogs {
+  const stop = new AbortController();
+  const overlays = new Map<string, Overlay>();
+  const first = Promise.withResolvers<void>();
+  let base: Catalog | undefined;
+  let state: BackendState = { state: "connecting", error: undefined };
+
+  const watching = watchCatalog({
+    open: (signal) => open(gateway, signal),
+    signal: stop.signal,
+    onMessage,
+    onCatalog(listed) {
+      const isNews = !base || !isSameCatalog(base, listed) || state.state !== "ready";
+      base = listed;
+      state = { state: "ready", error: undefined };
+      first.resolve();
+      if (isNews) onChange(state);
+    },
+    onFailure(error) {
+      const reason = reasonOf(error);
+      const isNews = state.state !== "unavailable" || state.error !== reason;
+      state = { state: "unavailable", error: reason };
+      first.resolve();
+      if (isNews) onChange(state);
+    },
+  });
+
+  function openOverlay(capabilities: string): Overlay {
+    const attempted = Promise.withResolvers<void>();
+    const overlay: Overlay = { users: new Set(), stop: new AbortController(), first: attempted.promise, catalog: undefined };
+    void watchCatalog({
+      open: (signal) => open({ ...gateway, capabilities }, signal),
+      signal: AbortSignal.any([stop.signal, overlay.stop.signal]),
+      onMessage: () => undefined,
+      onCatalog(listed) {
+        const isNews = !overlay.catalog || !isSameCatalog(overlay.catalog, listed);
+        // The same bytes as the base are the same catalog, so that views can be shared too.
+        overlay.catalog = base && isSameCatalog(base, listed) ? base : listed;
+        attempted.resolve();
+        if (isNews) onChange(state);
+      },
+      onFailure: () => attempted.resolve(), // the base watcher tells of it
+    });
+    overlays.set(capabilities, overlay);
+    return overlay;
+  }
+
+  function leave(session: Session, capabilities: string, overlay: Overlay): void {
+    overlay.users.delete(session);
+    setTimeout(() => {
+      if (overlay.users.size > 0 || overlays.get(capabilities) !== overlay) return;
+      overlays.delete(capabilities);
+      overlay.stop.abort();
+    }, idleMs).unref();
+  }
+
+  return {
+    get base() {
+      return base;
+    },
+    get state() {
+      return state;
+    },
+    firstAttempt: first.promise,
+    of: (capabilities) => overlays.get(capabilities)?.catalog ?? base,
+    async join(session) {
+      const { capabilities } = session;
+      if (isShared || capabilities === noCapabilities) return;
+      const overlay = overlays.get(capabilities) ?? (overlays.size < overlaysMax ? openOverlay(capabilities) : undefined);
+      if (!overlay) return; // so many kinds of clients are served from the base
+      if (!overlay.users.has(session)) {
+        overlay.users.add(session);
+        session.onEnd(() => leave(session, capabilities, overlay));
+      }
+      await overlay.first;
+    },
+    async [Symbol.asyncDispose]() {
+      stop.abort(new Error("the backend was removed"));
+      await watching;
+    },
+  };
+}

@@ -1,0 +1,116 @@
+// Makes one answer of the bytes of one HTTP response, JSON or event stream.
+import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
+import { type Message, readMessage } from "../mcp/json-rpc.ts";
+import { splice } from "../mcp/scan.ts";
+import { BackendError, reasonOf } from "./errors.ts";
+
+/** Largest answer, and largest event of a stream. */
+export const answerBytesMax = 10 * 1024 * 1024;
+
+const retryMsDefault = 1_000;
+
+/** The reading of one answer. */
+export interface Exchange {
+  start(status: number, contentType: string): void;
+  /** The awaited response or why there can be none, once it is known before the end. */
+  data(chunk: Buffer): Message | BackendError | undefined;
+  end(): Message | BackendError | undefined;
+  /** Where to go on when the stream was cut before the answer; undefined when it can't be. */
+  readonly resumption: { readonly lastEventId: string; readonly retryMs: number } | undefined;
+}
+
+/** Makes one answer of the bytes of one HTTP response. */
+export function createExchange(options: {
+  awaited: Message | undefined;
+  onMessage: (message: Message) => void;
+  hasSession: boolean;
+}): Exchange {
+  const { awaited } = options;
+  const chunks: Buffer[] = [];
+  let events: EventParser | undefined; // for an answer that is an event stream
+  let bytes = 0;
+  let status = 0;
+  let answer: Message | undefined;
+
+  function read(json: Buffer): void {
+    const message = readMessage(json);
+    if (message.method !== undefined) options.onMessage(message);
+    else if (awaited && message.id === awaited.id) answer ??= message;
+    else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
+  }
+
+  function take(chunk: Buffer): Message | BackendError | undefined {
+    if (events) {
+      for (const event of events.push(chunk)) if (event.data.length > 0 && !answer) read(event.data);
+      return answer;
+    }
+    bytes += chunk.length;
+    if (bytes > answerBytesMax)
+      throw new BackendError("bad_answer", "unknown", `the answer is larger than ${answerBytesMax} bytes`);
+    chunks.push(chunk);
+    return undefined;
+  }
+
+  function finish(): Message | undefined {
+    if (events) {
+      if (!answer) throw new BackendError("bad_answer", "unknown", "the event stream ended before the answer");
+      return answer;
+    }
+    if (status === 401 || status === 403) throw new BackendError("unauthorized", "not_executed", `answered HTTP ${status}`);
+    const body = Buffer.concat(chunks);
+    if (options.hasSession && isSessionRefusal(status, body))
+      throw new BackendError("session_gone", "not_executed", "the session is gone");
+    if (!awaited && status < 300) return undefined;
+    if (bytes > 0 && awaited) {
+      if (status < 300) read(body);
+      else answer = readErrorBody(body, awaited);
+    }
+    if (answer) return answer;
+    if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
+    throw new BackendError("bad_answer", "unknown", `answered HTTP ${status} without a JSON-RPC response`);
+  }
+
+  return {
+    get resumption() {
+      if (answer || events?.lastEventId === undefined) return undefined;
+      return { lastEventId: events.lastEventId, retryMs: events.retryMs ?? retryMsDefault };
+    },
+    start(responseStatus, contentType) {
+      status = responseStatus;
+      if (status < 300 && /^text\/event-stream\b/i.test(contentType)) events = createEventParser(answerBytesMax);
+    },
+    data: (chunk) => guarded(() => take(chunk)),
+    end: () => guarded(finish),
+  };
+}
+
+// 404 is what the specification says; widely used servers answer 400 with a text about the session.
+function isSessionRefusal(status: number, body: Buffer): boolean {
+  return status === 404 || (status === 400 && /\bsession\b/i.test(body.toString("utf8", 0, 1_000)));
+}
+
+// An HTTP error may carry a JSON-RPC error; servers often leave the id out of it.
+function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
+  try {
+    const message = readMessage(body);
+    if (!message.error || (message.id !== undefined && message.id !== awaited.id)) return undefined;
+    if (message.id !== undefined) return message;
+    const start = body.indexOf("{") + 1;
+    const edit = message.idSpan
+      ? { ...message.idSpan, text: awaited.id ?? "" }
+      : { start, end: start, text: `"id":${awaited.id},` };
+    return readMessage(splice(body, [edit]));
+  } catch {
+    return undefined;
+  }
+}
+
+function guarded<T>(read: () => T): T | BackendError {
+  try {
+    return read();
+  } catch (error) {
+    return error instanceof BackendError
+      ? error
+      : new BackendError("bad_answer", "unknown", `the answer is not MCP: ${reasonOf(error)}`, error);
+  }
+}

@@ -1,0 +1,50 @@
+// What ends a call: its deadline, its client, its session. One timer and one signal for all of them.
+import { BackendError } from "./errors.ts";
+
+export interface Limit {
+  readonly signal: AbortSignal;
+  /** Ends the call now. */
+  abort(reason: Error): void;
+  /** Puts the deadline `ms` from now, instead of where it was. */
+  arm(ms: number): void;
+  /** The call is over: no timer is left. */
+  disarm(): void;
+}
+
+/** A limit without a deadline yet. */
+export function createLimit(): Limit {
+  const controller = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  return {
+    signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
+    arm(ms) {
+      clearTimeout(timer);
+      timer = setTimeout(() => controller.abort(new BackendError("timeout", "unknown", `no answer within ${ms / 1000} s`)), ms);
+    },
+    disarm: () => clearTimeout(timer),
+  };
+}
+
+/** Runs work until the limit's signal fires; then it is not waited for any longer. Disarms the limit at the end. */
+export function withLimit<T>(limit: Limit, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const { signal } = limit;
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort, { once: true });
+    work(signal)
+      .then(resolve, reject)
+      .finally(() => {
+        limit.disarm();
+        signal.removeEventListener("abort", abort);
+      });
+  });
+}
+
+/** Runs work for at most `ms`. */
+export function withDeadline<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const limit = createLimit();
+  limit.arm(ms);
+  return withLimit(limit, work);
+}

@@ -1,0 +1,121 @@
+// The sessions that client sessions have with one backend: opened at first use, kept, followed, opened again when the
+// backend forgot one, ended with the client session.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Log } from "../../common/log.ts";
+import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import type { Session } from "../session/session.ts";
+import { BackendError, reasonOf } from "./errors.ts";
+import type { ClientFacts, Leg } from "./leg.ts";
+import { withDeadline } from "./limit.ts";
+
+export interface SessionLegs extends AsyncDisposable {
+  /** The session's leg, opened once for all calls that wait for it; throws BackendError, "not_executed". */
+  of(session: Session): Promise<Leg>;
+  /** The session's leg when it has one. */
+  existing(session: Session): Promise<Leg | undefined>;
+  /** Hears what the backend says to this session outside of calls, while the client has a stream to hear it on. */
+  follow(session: Session): void;
+  /** Tells the session's leg, when it has one, of its log level. */
+  setLogLevel(session: Session): void;
+}
+
+export interface SessionLegsOptions {
+  readonly backend: string;
+  readonly open: (client: ClientFacts, signal: AbortSignal) => Promise<Leg>;
+  readonly onMessage: (session: Session, message: Message) => void;
+  readonly log: Log;
+}
+
+const openMs = 10_000;
+const tellMs = 5_000;
+const reopenMs = 1_000;
+const shortMs = 5_000;
+
+/** None open at first. */
+export function createSessionLegs({ backend, open, onMessage, log }: SessionLegsOptions): SessionLegs {
+  const legs = new Map<Session, Promise<Leg>>();
+  const known = new WeakSet<Session>(); // whose end we hear of already
+  const followed = new WeakMap<Leg, Session["stream"]>();
+
+  async function of(session: Session): Promise<Leg> {
+    const existing = legs.get(session);
+    if (existing && (await existing).closedBy === undefined) return existing;
+    if (legs.get(session) !== existing) return of(session); // another call opened one meanwhile
+    const opening = openLeg(session);
+    legs.set(session, opening);
+    if (!known.has(session)) {
+      known.add(session);
+      session.onEnd(() => void drop(session));
+    }
+    opening.catch(() => legs.get(session) === opening && legs.delete(session));
+    return opening;
+  }
+
+  async function openLeg(session: Session): Promise<Leg> {
+    const leg = await withDeadline(openMs, (signal) => open(session, signal)).catch((error: unknown) => {
+      // Whatever became of the handshake, the call that waits for it did not run.
+      throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
+    });
+    if (session.logLevel !== undefined) await setLevel(leg, session.logLevel);
+    for (const { backend: owner, original } of session.subscriptions.values()) {
+      if (owner === backend) await tell(leg, "resources/subscribe", JSON.stringify({ uri: original }));
+    }
+    queueMicrotask(() => follow(session));
+    return leg;
+  }
+
+  async function drop(session: Session): Promise<void> {
+    const leg = legs.get(session);
+    legs.delete(session);
+    await leg?.then((opened) => opened.close()).catch(() => undefined);
+  }
+
+  async function setLevel(leg: Leg, level: string): Promise<void> {
+    if (leg.facts.capabilities.logging !== undefined) await tell(leg, "logging/setLevel", `{"level":${level}}`);
+  }
+
+  /** A request of our own, whose answer says nothing. */
+  async function tell(leg: Leg, method: string, params: string): Promise<void> {
+    const message = readMessage(request(method, params, `"vmcp-${method}"`));
+    await withDeadline(tellMs, (signal) => leg.request(message, { signal })).catch((error) =>
+      log.debug({ backend, method, reason: reasonOf(error) }, "a backend did not take a setting"),
+    );
+  }
+
+  function follow(session: Session): void {
+    legs.get(session)?.then(
+      (leg) => followLeg(session, leg),
+      () => undefined, // whoever opened it hears why
+    );
+  }
+
+  async function followLeg(session: Session, leg: Leg): Promise<void> {
+    const { stream } = session;
+    if (!stream || leg.isShared || followed.get(leg) === stream) return;
+    followed.set(leg, stream);
+    for (let shortStreams = 0; shortStreams < 3 && !stream.closed.aborted && leg.closedBy === undefined; ) {
+      const openedMs = performance.now();
+      const isOffered = await leg.listen((message) => onMessage(session, message), stream.closed).catch(() => true);
+      if (!isOffered) return;
+      shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
+      await sleep(reopenMs, undefined, { signal: stream.closed }).catch(() => undefined);
+    }
+  }
+
+  return {
+    of,
+    existing: async (session) => legs.get(session)?.catch(() => undefined),
+    follow,
+    setLogLevel(session) {
+      const { logLevel } = session;
+      if (logLevel === undefined) return;
+      legs.get(session)?.then(
+        (leg) => setLevel(leg, logLevel),
+        () => undefined,
+      );
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all([...legs.keys()].map(drop));
+    },
+  };
+}

@@ -1,0 +1,98 @@
+// One event stream to a client. It outlives the connection that carries it: a client that was cut off comes back with the
+// id of the last event it saw, and gets what came after. Source: MCP 2025-11-25, transports, resumability and redelivery.
+import type { ServerResponse } from "node:http";
+
+export interface EventLog {
+  /** Part of every event id. */
+  readonly name: string;
+  /** Sends a message, now or when the client is back. */
+  write(message: Buffer): void;
+  /** Nothing comes after; the log stays for a client that missed something. */
+  end(): void;
+  /** Carries the stream on this response from now on, beginning after the event `after`. */
+  attach(response: ServerResponse, after?: number): void;
+  readonly isAttached: boolean;
+}
+
+const keptBytesMax = 256 * 1024;
+const queueBytesMax = 256 * 1024;
+const keepAliveMs = 15_000;
+const retryMs = 1_000;
+
+/** `hasPriming`: an event with an id and no data comes first, so that the stream can be resumed from the start. */
+export function createEventLog(options: { name: string; hasPriming: boolean; onDetached?: () => void }): EventLog {
+  const { name, hasPriming } = options;
+  const events: { readonly number: number; readonly bytes: Buffer }[] = [];
+  let keptBytes = 0;
+  let lastNumber = 0;
+  let isEnded = false;
+  let carrier: ServerResponse | undefined;
+
+  function keep(bytes: Buffer): void {
+    events.push({ number: lastNumber, bytes });
+    keptBytes += bytes.length;
+    // The newest is kept whatever its size: it may be the answer.
+    while (keptBytes > keptBytesMax && events.length > 1) keptBytes -= (events.shift() as { bytes: Buffer }).bytes.length;
+  }
+
+  function carry(bytes: Buffer): void {
+    if (!carrier || carrier.destroyed) return;
+    carrier.write(bytes);
+    // A client that does not read is cut off; it finds what it missed in the log.
+    if (carrier.writableLength > queueBytesMax + bytes.length) carrier.destroy();
+  }
+
+  return {
+    name,
+    get isAttached() {
+      return carrier !== undefined;
+    },
+    write(message) {
+      if (isEnded) return;
+      lastNumber++;
+      const bytes = toEvent(message, `${name}-${lastNumber}`);
+      keep(bytes);
+      carry(bytes);
+    },
+    end() {
+      isEnded = true;
+      carrier?.end();
+    },
+    attach(response, after) {
+      carrier?.end();
+      carrier = response;
+      response.writeHead(200, eventStreamHeaders);
+      if (after === undefined && hasPriming) response.write(`id: ${name}-0\nretry: ${retryMs}\ndata:\n\n`);
+      else response.flushHeaders();
+      for (const { number, bytes } of events) if (number > (after ?? 0)) response.write(bytes);
+      if (isEnded) return void response.end();
+      const keepAlive = setInterval(() => carry(comment), keepAliveMs);
+      response.once("close", () => {
+        clearInterval(keepAlive);
+        if (carrier !== response) return;
+        carrier = undefined;
+        options.onDetached?.();
+      });
+    },
+  };
+}
+
+const comment = Buffer.from(": keep-alive\n\n");
+
+// Proxies must not hold events back or keep them.
+const eventStreamHeaders = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
+
+/** One event with a JSON text as data. A text with line breaks takes several data lines; they are white space in JSON. */
+export function toEvent(message: Buffer, id: string): Buffer {
+  const head = Buffer.from(`id: ${id}\ndata: `);
+  if (!message.includes(0x0a) && !message.includes(0x0d)) return Buffer.concat([head, message, eventEnd]);
+  const lines = message.toString().split(/\r\n|\n|\r/);
+  return Buffer.from(`${head}${lines.join("\ndata: ")}\n\n`);
+}
+const eventEnd = Buffer.from("\n\n");
+
+/** Which log and which event an id names; undefined when it is none of ours. */
+export function readEventId(id: string): { name: string; number: number } | undefined {
+  const [, name, number] = /^([a-z0-9]{1,32})-(\d{1,15})$/.exec(id) ?? [];
+  return name !== undefined ? { name, number: Number(number) } : undefined;
+}

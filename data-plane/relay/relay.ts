@@ -1,0 +1,126 @@
+// What backends say and ask, on its way to the client, and the client's answers on their way back.
+//
+// A question goes to the client under an id of ours that holds the way back, sealed for this session: whoever gets the
+// answer can send it on without having seen the question.
+
+import type { Log } from "../../common/log.ts";
+import type { Backend } from "../backends/backend.ts";
+import { reasonOf } from "../backends/errors.ts";
+import { errorResponse, type Message, parseSpan, withId } from "../mcp/json-rpc.ts";
+import { member, splice } from "../mcp/scan.ts";
+import { createSealer } from "../mcp/seal.ts";
+import type { Session } from "../session/session.ts";
+import { refusalOf } from "./client-abilities.ts";
+
+export interface Relay {
+  /**
+   * Passes on what a backend says or asks; `send` puts it on the right stream. True when the client was asked something,
+   * so that the backend waits for a person now.
+   */
+  toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean;
+  /** Passes on what a backend says outside of calls: to one session, or, from a backend that sessions share, to whom it concerns. */
+  outside(session: Session | undefined, backend: Backend, message: Message): void;
+  /** Sends a client's answer back to the backend that asked; false when we never asked that. */
+  answer(session: Session, backends: ReadonlyMap<string, Backend>, message: Message): boolean;
+}
+
+const questionsMax = 100;
+const idLengthMax = 1_000;
+
+/** `secret`: what ids are sealed with, the same on every replica. */
+export function createRelay({ secret, sessions, log }: { secret: Buffer; sessions: () => Iterable<Session>; log: Log }): Relay {
+  const sealer = createSealer(secret, "server-request-id");
+
+  function ask(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean {
+    const id = message.id as string;
+    const isTooLong = id.length > idLengthMax;
+    const refusal = isTooLong ? idTooLong : refusalOf(session, message.method as string, parseSpan(message, message.params));
+    if (refusal) {
+      backend.tell(session, errorResponse(id, refusal)).catch(ignore);
+      return false;
+    }
+    const sealed = JSON.stringify(sealer.seal(Buffer.from(JSON.stringify([backend.name, id])), session.id));
+    if (session.questions.size >= questionsMax) session.questions.delete(session.questions.keys().next().value as string);
+    session.questions.set(`${backend.name} ${id}`, sealed);
+    send(withId(message, sealed));
+    return true;
+  }
+
+  function toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean {
+    if (message.id !== undefined) return ask(session, backend, message, send);
+    const edited = noticeFor(session, backend, message);
+    if (edited) send(edited);
+    return false;
+  }
+
+  function ignore(error: unknown): void {
+    log.debug({ reason: reasonOf(error) }, "a message did not reach its backend");
+  }
+
+  return {
+    toClient,
+    outside(session, backend, message) {
+      if (session) {
+        const { stream } = session;
+        if (stream) toClient(session, backend, message, stream.send);
+        else if (message.id !== undefined) backend.tell(session, errorResponse(message.id, nobodyListens)).catch(ignore);
+        return;
+      }
+      if (message.method !== "notifications/resources/updated") return;
+      for (const one of sessions()) if (one.stream) toClient(one, backend, message, one.stream.send);
+    },
+    answer(session, backends, message) {
+      const route = readRoute(sealer.open(readId(message), session.id));
+      if (!route) return false;
+      const [name, id] = route;
+      session.questions.delete(`${name} ${id}`);
+      backends.get(name)?.tell(session, withId(message, id)).catch(ignore);
+      return true;
+    },
+  };
+}
+
+const idTooLong = { code: -32600, message: `the id is longer than ${idLengthMax} characters` };
+const nobodyListens = { code: -32603, message: "the client has no stream to be asked on" };
+
+/** A notification as this session should get it; undefined when it is none of its business. */
+function noticeFor(session: Session, backend: Backend, message: Message): Buffer | undefined {
+  switch (message.method) {
+    case "notifications/tools/list_changed":
+    case "notifications/prompts/list_changed":
+    case "notifications/resources/list_changed":
+      return undefined; // the watcher lists again, and then every session is told once
+    case "notifications/resources/updated":
+      return updateFor(session, backend, message);
+    case "notifications/cancelled":
+      return cancellationFor(session, backend, message);
+    default:
+      return message.json;
+  }
+}
+
+function updateFor(session: Session, backend: Backend, message: Message): Buffer | undefined {
+  const uri = message.params && member(message.json, message.params.start, "uri");
+  if (!uri) return undefined;
+  const original = JSON.parse(message.json.toString("utf8", uri.start, uri.end)) as unknown;
+  const own = [...session.subscriptions].filter(([, route]) => route.backend === backend.name);
+  const exact = own.find(([, route]) => route.original === original)?.[0];
+  if (exact !== undefined)
+    return exact === original ? message.json : splice(message.json, [{ ...uri, text: JSON.stringify(exact) }]);
+  // It may be a part of what was subscribed to. A backend that sessions share may mean another session, though.
+  return own.length > 0 && !backend.isShared ? message.json : undefined;
+}
+
+function cancellationFor(session: Session, backend: Backend, message: Message): Buffer | undefined {
+  const id = message.params && member(message.json, message.params.start, "requestId");
+  const sealed = id && session.questions.get(`${backend.name} ${message.json.toString("utf8", id.start, id.end)}`);
+  return id && sealed ? splice(message.json, [{ ...id, text: sealed }]) : undefined;
+}
+
+function readId(message: Message): string {
+  return message.id?.startsWith('"') ? (JSON.parse(message.id) as string) : "";
+}
+
+function readRoute(payload: Buffer | undefined): [backend: string, id: string] | undefined {
+  return payload && (JSON.parse(payload.toString()) as [string, string]);
+}
