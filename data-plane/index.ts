@@ -106,7 +106,8 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
 /** What ids that travel through clients are sealed with: the operator's secret, or one that ends with this process. */
 function sealingSecret(): Buffer {
   const secret = Buffer.from(process.env.VMCP_SESSION_HMAC_SECRET ?? "");
-  if (secret.length > 0 && secret.length < secretBytesMin) throw new Error(`VMCP_SESSION_HMAC_SECRET has ${secret.length} bytes; it needs ${secretBytesMin}`);
+  if (secret.length > 0 && secret.length < secretBytesMin)
+    throw new Error(`VMCP_SESSION_HMAC_SECRET has ${secret.length} bytes; it needs ${secretBytesMin}`);
   return secret.length > 0 ? secret : randomBytes(secretBytesMin);
 }
 

@@ -1,0 +1,40 @@
+// A batch of messages in one POST, which MCP 2025-03-26 alone has: requests run side by side, their answers come as one
+// array, or one by one as events when something must be said before the last.
+import type { ServerResponse } from "node:http";
+import { type Answer, respondJson } from "./answer.ts";
+import type { EventLog } from "./event-log.ts";
+
+/** An Answer for each of `count` requests. */
+export function createBatchAnswers(response: ServerResponse, count: number, openLog: () => EventLog): Answer {
+  const answers: Buffer[] = [];
+  let log: EventLog | undefined;
+  let open = count;
+
+  function finish(message?: Buffer): void {
+    if (message && log) log.write(message);
+    else if (message) answers.push(message);
+    open--;
+    if (open > 0) return;
+    if (log) log.end();
+    else
+      respondJson(
+        response,
+        Buffer.concat([Buffer.from("["), ...answers.flatMap((one, i) => (i > 0 ? [comma, one] : [one])), Buffer.from("]")]),
+      );
+  }
+
+  return {
+    notify(message) {
+      if (!log) {
+        log = openLog();
+        if (!response.destroyed) log.attach(response);
+        for (const answer of answers.splice(0)) log.write(answer);
+      }
+      log.write(message);
+    },
+    respond: finish,
+    close: () => finish(),
+  };
+}
+
+const comma = Buffer.from(",");

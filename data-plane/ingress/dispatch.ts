@@ -1,0 +1,73 @@
+// What becomes of a message inside a session: a request is answered by its method, a notification is taken, an answer
+// goes back to the backend that asked.
+import type { Log } from "../../common/log.ts";
+import { reasonOf } from "../backends/errors.ts";
+import { createLimit } from "../backends/limit.ts";
+import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
+import { projectResult } from "../mcp/project.ts";
+import { splice } from "../mcp/scan.ts";
+import { methods } from "../methods/registry.ts";
+import type { Relay } from "../relay/relay.ts";
+import type { Session } from "../session/session.ts";
+import type { VirtualServer } from "../virtual-server.ts";
+import type { Answer } from "./answer.ts";
+import type { ReadMessage } from "./read-request.ts";
+
+/** Where a message came in. */
+export interface Place {
+  readonly server: VirtualServer;
+  readonly session: Session;
+  readonly relay: Relay;
+  readonly log: Log;
+}
+
+/** Answers a request; never rejects. */
+export async function answerRequest(place: Place, { message, params }: ReadMessage, answer: Answer): Promise<void> {
+  const { server, session, relay, log } = place;
+  const id = message.id as string;
+  const name = message.method as string;
+  const method = methods.get(name);
+  const refuse = (code: number, text: string) => answer.respond(errorResponse(id, { code, message: text }));
+  if (!method) return refuse(errorCodes.methodNotFound, `unknown method: ${name}`);
+  if (session.calls.has(id)) return refuse(errorCodes.invalidRequest, "a request with this id is in flight");
+  const limit = createLimit();
+  session.calls.set(id, limit);
+  const view = server.viewOf(session.capabilities);
+  try {
+    const response = await method({ message, id, params, session, server, view, limit, relay, notify: answer.notify });
+    answer.respond(projected(session, name, response));
+  } catch (error) {
+    if (limit.signal.aborted) return answer.close();
+    log.error({ err: error, method: name, virtualServer: server.name }, "a request failed");
+    refuse(errorCodes.internal, "internal error");
+  } finally {
+    session.calls.delete(id);
+    session.usedAtMs = performance.now();
+  }
+}
+
+/** Takes a notification or an answer; gives why it is refused. */
+export function takeMessage({ server, session, relay, log }: Place, { message, params }: ReadMessage): string | undefined {
+  if (message.method === undefined)
+    return relay.answer(session, server.backends, message) ? undefined : "this answers no question of ours";
+  if (message.method === "notifications/cancelled") {
+    session.calls.get(JSON.stringify(params.requestId))?.abort(new Error("cancelled by the client"));
+  } else if (message.method === "notifications/roots/list_changed") {
+    for (const backend of server.backends.values()) {
+      backend
+        .tell(session, message.json)
+        .catch((error) => log.debug({ reason: reasonOf(error) }, "a backend was not told of new roots"));
+    }
+  }
+  return undefined;
+}
+
+/** The response as a client of the session's revision can read it. */
+function projected({ protocolVersion }: Session, method: string, response: Buffer): Buffer {
+  if (protocolVersion >= "2025-06-18") return response;
+  const { result } = readMessage(response);
+  if (!result) return response;
+  const before = response.subarray(result.start, result.end);
+  const after = projectResult(method, protocolVersion, before);
+  return after === before ? response : splice(response, [{ ...result, text: after }]);
+}
