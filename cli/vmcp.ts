@@ -33,6 +33,7 @@ program
 listening(program.command("proxy").description("run a proxy"))
   .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])
   .option("--id <name>", "name of this proxy, stable over restarts (default: the host name and port)")
+  .option("--advertise <url>", "where other proxies reach this one (default: where it listens)", parseOrigin)
   .option("--allow-stdio", "let the control plane start stdio servers on this machine")
   .action(async (options) => (await import("./vmcp/proxy.ts")).proxy(options));
 
@@ -70,6 +71,13 @@ function listening(command: Command): Command {
     .option("--allowed-host <name...>", "host names clients may use besides loopback names", [])
     .option("--allowed-origin <origin...>", "origins of web pages that may call besides loopback ones", [])
     .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024);
+}
+
+function parseOrigin(text: string): string {
+  const url = URL.parse(text);
+  if (!url || !/^https?:$/.test(url.protocol) || url.pathname !== "/" || url.username !== "")
+    throw new InvalidArgumentError("expected http://host:port.");
+  return url.origin;
 }
 
 function parsePort(text: string): number {

@@ -5,8 +5,10 @@ import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
 import { createApp } from "./ingress/app.ts";
+import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { createRelay } from "./relay/relay.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
+import { createSessionIds } from "./session/session-ids.ts";
 import { createSessionStore } from "./session/store.ts";
 import { createLive } from "./sync/apply.ts";
 import { type Sync, startSync } from "./sync/stream.ts";
@@ -21,6 +23,8 @@ export interface DataPlaneOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
+  /** Where other replicas reach this one, `http://host:port`. Default: where it listens. */
+  readonly advertise?: string;
   readonly log: Log;
   /** A session unused for so long is ended, milliseconds. Default 30 min. */
   readonly sessionIdleMs?: number;
@@ -50,9 +54,13 @@ const secretBytesMin = 32;
 /** Listens at once, unready until the first snapshot is live. Rejects when the port is taken. */
 export async function startDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   const { log } = options;
-  const sessions = createSessionStore({ idleMs: options.sessionIdleMs ?? 30 * 60_000, sessionsMax });
+  const secret = sealingSecret();
+  const self = { address: "", instance: randomUUID() };
+  const ids = createSessionIds({ secret, self: () => self });
+  const sessions = createSessionStore({ idleMs: options.sessionIdleMs ?? 30 * 60_000, sessionsMax, ids });
+  const owners = createOwnerForwarder();
   let sync: Sync | undefined;
-  const relay = createRelay({ secret: sealingSecret(), sessions: sessions.all, log });
+  const relay = createRelay({ secret, sessions: sessions.all, log });
   const live = createLive({
     sessions,
     log,
@@ -64,6 +72,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     runtime: () => live.runtime,
     sessions,
     relay,
+    owners,
     log,
     bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
     origin: {
@@ -77,11 +86,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
+  self.address = options.advertise ?? address;
   log.info({ address }, "listening");
 
   sync = startSync({
     controlPlanes: options.controlPlanes,
-    node: { id: options.id ?? `${hostname()}-${port}`, instanceId: randomUUID(), address },
+    node: { id: options.id ?? `${hostname()}-${port}`, instanceId: self.instance, address: self.address },
     live,
     sessions,
     log,
@@ -98,6 +108,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
       });
       await syncing[Symbol.asyncDispose]();
       await sessions[Symbol.asyncDispose]();
+      await owners[Symbol.asyncDispose]();
       await live[Symbol.asyncDispose]();
     },
   };

@@ -15,7 +15,7 @@ export interface ListenOptions {
 /** Starts a proxy; throws ExitError when it can't listen. */
 export async function startProxy(
   { host, port, sessionTtl, allowedHost, allowedOrigin, bodyLimit }: ListenOptions,
-  options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "log" | "allowStdio" | "onLive" | "onRefused">,
+  options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
 ): Promise<DataPlane> {
   try {
     return await startDataPlane({

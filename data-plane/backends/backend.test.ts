@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -20,7 +21,11 @@ const breaker = { enabled: true, failureThreshold: 3, openMs: 60_000 };
 
 /** A backend of ours in front of a scripted server, with sessions to call it from. */
 async function setUp(t: TestContext, url: string, settings = breaker) {
-  const sessions = createSessionStore({ idleMs: 60_000, sessionsMax: 10 });
+  const sessions = createSessionStore({
+    idleMs: 60_000,
+    sessionsMax: 10,
+    ids: { mint: () => randomUUID(), ownerOf: () => undefined },
+  });
   const changes = new EventTarget();
   const outside: string[] = [];
   const backend = createBackend({

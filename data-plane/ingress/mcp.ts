@@ -11,6 +11,7 @@ import type { VirtualServer } from "../virtual-server.ts";
 import { createAnswer } from "./answer.ts";
 import { createBatchAnswers } from "./batch.ts";
 import { answerRequest, takeMessage } from "./dispatch.ts";
+import type { OwnerForwarder } from "./forward-to-owner.ts";
 import { openSession } from "./open-session.ts";
 import { readBody } from "./read-body.ts";
 import { type ReadMessage, readRequest } from "./read-request.ts";
@@ -23,6 +24,7 @@ const silentMs = 10_000;
 export interface McpOptions {
   readonly sessions: SessionStore;
   readonly relay: Relay;
+  readonly owners: OwnerForwarder;
   readonly bodyBytesMax: number;
   readonly log: Log;
 }
@@ -64,7 +66,7 @@ async function post(exchange: Exchange): Promise<void> {
   if ("status" in read) return refuse(response, read.status, read.message, { code: read.code });
   if (!Array.isArray(read) && read.message.method === "initialize" && read.message.id !== undefined)
     return openSession(exchange, read);
-  const session = findSession(exchange);
+  const session = await findSession(exchange, body);
   if (!session) return;
   if (Array.isArray(read)) return postBatch(exchange, session, read);
   if (isRequest(read)) {
@@ -91,30 +93,33 @@ function isRequest({ message }: ReadMessage): boolean {
   return message.method !== undefined && message.id !== undefined;
 }
 
-function get(exchange: Exchange): void {
+async function get(exchange: Exchange): Promise<void> {
   const { request, response, server } = exchange;
   if (!accepts(request, "text/event-stream")) return refuse(response, 406, "Accept must name text/event-stream");
-  const session = findSession(exchange);
+  const session = await findSession(exchange);
   if (!session) return;
   serveStream(session, request, response);
   for (const backend of server.backends.values()) backend.follow(session);
 }
 
-function remove(exchange: Exchange): void {
-  const session = findSession(exchange);
+async function remove(exchange: Exchange): Promise<void> {
+  const session = await findSession(exchange);
   if (!session) return;
   exchange.sessions.end(session);
   exchange.response.writeHead(204).end();
 }
 
-/** The session of a request; refuses the request and gives undefined when there is none. */
-function findSession({ server, identity, request, response, sessions }: Exchange): Session | undefined {
+/** The session of a request; without one the request is answered here: refused, or by the replica that has the session. */
+async function findSession(exchange: Exchange, body?: Buffer): Promise<Session | undefined> {
+  const { server, identity, request, response, sessions, owners } = exchange;
   const version = request.headers["mcp-protocol-version"];
   if (version !== undefined && !isSessionVersion(version))
     return void refuse(response, 400, `MCP-Protocol-Version ${JSON.stringify(version)} is not supported`);
   const id = request.headers["mcp-session-id"];
   if (typeof id !== "string" || id === "") return void refuse(response, 400, "Mcp-Session-Id is missing; initialize first");
   const session = sessions.find(id, server.name);
+  const owner = session || owners.isForwarded(request) ? undefined : sessions.ownerOf(id, server.name);
+  if (owner !== undefined) return void (await owners.forward(owner, request, response, body));
   // Somebody else's session answers like an unknown one.
   if (!session || session.identity.issuer !== identity.issuer || session.identity.subject !== identity.subject) {
     return void refuse(response, 404, "no such session; initialize a new one");

@@ -1,5 +1,4 @@
 // A client session of the era that opens with `initialize`.
-import { randomBytes } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
 import type { SessionVersion } from "../mcp/versions.ts";
 
@@ -52,9 +51,4 @@ export function attachStream(session: Session, stream: ClientStream): void {
   session.stream = stream;
   for (const message of session.waiting.values()) stream.send(message);
   session.waiting.clear();
-}
-
-/** 144 random bits in visible ASCII (MCP 2025-11-25, transports, session management). */
-export function newSessionId(): string {
-  return randomBytes(18).toString("base64url");
 }

@@ -1,5 +1,6 @@
 // The sessions of this process: bounded in number, ended when idle.
-import { newSessionId, type Session } from "./session.ts";
+import type { Session } from "./session.ts";
+import type { SessionIds } from "./session-ids.ts";
 
 export interface SessionStore extends AsyncDisposable {
   /** Opens a session; undefined when all places are taken by sessions with calls in flight. */
@@ -8,6 +9,8 @@ export interface SessionStore extends AsyncDisposable {
   ): Session | undefined;
   /** The live session of this id on this virtual server, marked as used. */
   find(id: string, virtualServer: string): Session | undefined;
+  /** Address of the replica that has the session of this id, when it is not this one. */
+  ownerOf(id: string, virtualServer: string): string | undefined;
   end(session: Session): void;
   all(): Iterable<Session>;
   readonly size: number;
@@ -18,8 +21,16 @@ interface Entry {
   readonly closers: (() => void)[];
 }
 
-/** `idleMs`: a session unused for so long is ended. `sessionsMax`: beyond it the one idle for longest makes room. */
-export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; sessionsMax: number }): SessionStore {
+export interface SessionStoreOptions {
+  /** A session unused for so long is ended. */
+  readonly idleMs: number;
+  /** Beyond it the one idle for longest makes room. */
+  readonly sessionsMax: number;
+  readonly ids: SessionIds;
+}
+
+/** Empty at first. */
+export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOptions): SessionStore {
   // In order of use, oldest first: a Map keeps insertion order, and every use inserts anew.
   const entries = new Map<string, Entry>();
   const sweep = setInterval(reap, Math.min(10_000, Math.max(100, idleMs / 4)));
@@ -58,7 +69,7 @@ export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; se
       const closers: (() => void)[] = [];
       const session: Session = {
         ...facts,
-        id: newSessionId(),
+        id: ids.mint(facts.virtualServer),
         logLevel: undefined,
         stream: undefined,
         waiting: new Map(),
@@ -74,6 +85,7 @@ export function createSessionStore({ idleMs, sessionsMax }: { idleMs: number; se
       const entry = entries.get(id);
       return entry?.session.virtualServer === virtualServer ? use(entry) : undefined;
     },
+    ownerOf: ids.ownerOf,
     end,
     all: () => entries.values().map(({ session }) => session),
     get size() {
