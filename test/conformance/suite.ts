@@ -45,7 +45,11 @@ export async function judgeClient(
   const finished = await runProcess(process.execPath, args, { ms: suiteMs, env });
   const checks = (await readScenarios(directory.path)).flatMap((found) => found.checks);
   const isExplained = finished.code === 0 || checks.some(({ status }) => status === "FAILURE" || status === "WARNING");
-  const exit: Check = { id: "client-exits", status: "FAILURE", errorMessage: lastWords(finished) };
+  const exit: Check = {
+    id: "client-exits",
+    status: "FAILURE",
+    errorMessage: clientError(finished.stderr) ?? lastWords(finished),
+  };
   return { name: scenario, checks: isExplained && checks.length > 0 ? checks : [...checks, exit] };
 }
 
@@ -57,15 +61,27 @@ export async function requiredScenarios(revision: string): Promise<ReadonlySet<s
   return new Set(requirements.parse(parse(text)).server);
 }
 
-/** Each result is a folder `[server-]<scenario>-<time>` with a `checks.json`. */
+/** Each result is a folder `[server-]<scenario>-<time>` with a `checks.json`, unless the scenario did not end. */
 async function readScenarios(directory: string): Promise<Scenario[]> {
   const folders = (await readdir(directory)).sort();
   return Promise.all(
     folders.map(async (folder) => ({
       name: folder.replace(/^server-/, "").replace(/-\d{4}-\d\d-\d\dT[\d-]+Z$/, ""),
-      checks: JSON.parse(await readFile(join(directory, folder, "checks.json"), "utf8")) as Check[],
+      checks: await readChecks(join(directory, folder, "checks.json")),
     })),
   );
 }
+
+async function readChecks(path: string): Promise<Check[]> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as Check[];
+  } catch (error) {
+    // A scenario that throws, or is cut off with the suite, leaves its folder empty. That is never a pass.
+    return [{ id: "scenario-ends", status: "FAILURE", errorMessage: `no checks were written (${(error as Error).name})` }];
+  }
+}
+
+/** What the client that the suite started said about its end, when it said anything. */
+const clientError = (output: string) => /^\w*Error: .*$/m.exec(output.slice(output.indexOf("Stderr:")))?.[0];
 
 const lastWords = ({ code, stdout, stderr }: Finished) => `exit code ${code}: ${(stdout + stderr).trim().slice(-800)}`;
