@@ -11,10 +11,19 @@ export interface Answer {
   close(): void;
 }
 
-/** `openLog` opens the event stream when one is needed. After `silentMs` there is one in any case, so that the client can resume. */
-export function createAnswer(response: ServerResponse, options: { openLog: () => EventLog; silentMs?: number }): Answer {
+export interface AnswerOptions {
+  /** Opens the event stream when one is needed. */
+  readonly openLog: () => EventLog;
+  /** The client would rather have a stream: it gets one at once. */
+  readonly prefersStream: boolean;
+  /** After so long without an answer there is a stream in any case, which keeps the connection alive and can be resumed. */
+  readonly silentMs: number;
+}
+
+/** The answer to one request. */
+export function createAnswer(response: ServerResponse, options: AnswerOptions): Answer {
   let log: EventLog | undefined;
-  const silence = options.silentMs === undefined ? undefined : setTimeout(startStream, options.silentMs);
+  const silence = setTimeout(startStream, options.silentMs);
 
   function startStream(): EventLog {
     clearTimeout(silence);
@@ -24,6 +33,8 @@ export function createAnswer(response: ServerResponse, options: { openLog: () =>
     }
     return log;
   }
+
+  if (options.prefersStream) startStream();
 
   return {
     notify: (message) => startStream().write(message),

@@ -18,7 +18,7 @@ import { type ReadMessage, readRequest } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 import { openCallLog, serveStream } from "./session-streams.ts";
 
-// A call that says nothing for so long is answered as a stream, which keeps connections alive and can be resumed.
+// How long a call may say nothing before it is answered as a stream.
 const silentMs = 10_000;
 
 export interface McpOptions {
@@ -70,7 +70,11 @@ async function post(exchange: Exchange): Promise<void> {
   if (!session) return;
   if (Array.isArray(read)) return postBatch(exchange, session, read);
   if (isRequest(read)) {
-    const answer = createAnswer(response, { openLog: () => openCallLog(session), silentMs });
+    const answer = createAnswer(response, {
+      openLog: () => openCallLog(session),
+      prefersStream: prefersStream(request),
+      silentMs,
+    });
     return answerRequest({ ...exchange, session }, read, answer);
   }
   const refusal = takeMessage({ ...exchange, session }, read);
@@ -125,6 +129,12 @@ async function findSession(exchange: Exchange, body?: Buffer): Promise<Session |
     return void refuse(response, 404, "no such session; initialize a new one");
   }
   return session;
+}
+
+/** Whether a client names event streams before JSON. Most name JSON first, which is cheaper for both sides. */
+function prefersStream({ headers: { accept = "" } }: IncomingMessage): boolean {
+  const stream = accept.indexOf("text/event-stream");
+  return stream >= 0 && stream < accept.indexOf("application/json");
 }
 
 function accepts({ headers }: IncomingMessage, type: string): boolean {
