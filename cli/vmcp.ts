@@ -70,7 +70,8 @@ function listening(command: Command): Command {
     .option("--session-ttl <duration>", "end sessions unused for so long, such as 30m", parseTtl, 30 * 60_000)
     .option("--allowed-host <name...>", "host names clients may use besides loopback names", [])
     .option("--allowed-origin <origin...>", "origins of web pages that may call besides loopback ones", [])
-    .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024);
+    .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024)
+    .option("--no-legacy-sse", "serve no clients of the older HTTP+SSE transport");
 }
 
 function parseOrigin(text: string): string {

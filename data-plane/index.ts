@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
 import { createApp } from "./ingress/app.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
+import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
 import { createRelay } from "./relay/relay.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
 import { createSessionIds } from "./session/session-ids.ts";
@@ -34,6 +35,8 @@ export interface DataPlaneOptions {
   readonly allowedHosts?: readonly string[];
   /** Origins of web pages that may call, besides loopback ones. */
   readonly allowedOrigins?: readonly string[];
+  /** Whether clients of the older HTTP+SSE transport are served, at `/sse`. Default true. */
+  readonly legacySse?: boolean;
   /** Whether snapshots may start programs on this machine. Default false. */
   readonly allowStdio?: boolean;
   /** Hears of every snapshot that went live. */
@@ -68,13 +71,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     allowStdio: options.allowStdio ?? false,
     onChange: () => sync?.reportSoon(),
   });
+  const mcp = { sessions, relay, owners, log, bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024 };
+  const sse = options.legacySse === false ? undefined : createSseEndpoint({ ...mcp, ids, streamsMax: sessionsMax });
   const app = createApp({
+    ...mcp,
     runtime: () => live.runtime,
-    sessions,
-    relay,
-    owners,
-    log,
-    bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
+    sse,
     origin: {
       isLoopback: isLoopback(options.host),
       allowedHosts: (options.allowedHosts ?? []).map((host) => host.toLowerCase()),
@@ -105,6 +107,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     async [Symbol.asyncDispose]() {
       await drain(server, () => {
         for (const session of sessions.all()) session.stream?.end();
+        sse?.end();
       });
       await syncing[Symbol.asyncDispose]();
       await sessions[Symbol.asyncDispose]();

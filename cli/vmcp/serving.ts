@@ -10,11 +10,12 @@ export interface ListenOptions {
   readonly allowedHost: readonly string[];
   readonly allowedOrigin: readonly string[];
   readonly bodyLimit: number;
+  readonly legacySse: boolean;
 }
 
 /** Starts a proxy; throws ExitError when it can't listen. */
 export async function startProxy(
-  { host, port, sessionTtl, allowedHost, allowedOrigin, bodyLimit }: ListenOptions,
+  { host, port, sessionTtl, allowedHost, allowedOrigin, bodyLimit, legacySse }: ListenOptions,
   options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
 ): Promise<DataPlane> {
   try {
@@ -26,6 +27,7 @@ export async function startProxy(
       allowedHosts: allowedHost,
       allowedOrigins: allowedOrigin,
       bodyBytesMax: bodyLimit,
+      legacySse,
     });
   } catch (error) {
     throw new ExitError(exitCodes.failure, listenProblem(error as NodeJS.ErrnoException, host, port));

@@ -1,5 +1,5 @@
-// THE REQUEST PATH, in order: guard → probes → MCP endpoint → not found.
-import Koa, { type Middleware } from "koa";
+// THE REQUEST PATH, in order: guard → probes → MCP endpoint → the older SSE endpoint → not found.
+import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
@@ -7,11 +7,14 @@ import { type McpOptions, serveMcp } from "./mcp.ts";
 import { type OriginRules, refusalOf } from "./origin.ts";
 import { readiness, status } from "./probes.ts";
 import { refuse } from "./refuse.ts";
+import type { SseEndpoint } from "./sse-endpoint.ts";
 
 export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
   readonly runtime: () => Runtime;
   readonly origin: OriginRules;
+  /** Undefined when it is switched off. */
+  readonly sse: SseEndpoint | undefined;
   readonly log: Log;
 }
 
@@ -20,7 +23,7 @@ export function createApp(options: AppOptions): Koa {
   const app = new Koa();
   app.silent = true;
   app.on("error", (error) => options.log.error({ err: error }, "a request failed"));
-  for (const step of [guard(options.origin), probes(options.runtime), mcp(options), notFound]) app.use(step);
+  for (const step of [guard(options.origin), probes(options.runtime), mcp(options), olderMcp(options), notFound]) app.use(step);
   return app;
 }
 
@@ -59,22 +62,36 @@ function probes(runtime: () => Runtime): Middleware {
 }
 
 function mcp(options: AppOptions): Middleware {
+  return endpoint("/mcp", options.runtime, (server, { req, res }) => serveMcp(server, req, res, options));
+}
+
+function olderMcp({ sse, runtime }: AppOptions): Middleware {
+  if (!sse) return (_ctx, next) => next();
+  const open = endpoint("/sse", runtime, (server, { req, res }, prefix) => sse.open(server, req, res, prefix));
+  const take = endpoint("/messages", runtime, (server, { req, res }) => sse.take(server, req, res));
+  return (ctx, next) => open(ctx, () => take(ctx, next));
+}
+
+type Serve = (server: VirtualServer, ctx: Context, prefix: string) => Promise<void> | void;
+
+/** `/<name><suffix>`; for a single virtual server `<suffix>` alone too. */
+function endpoint(suffix: string, runtimeOf: () => Runtime, serve: Serve): Middleware {
   return (ctx, next) => {
-    if (!ctx.path.endsWith("/mcp")) return next();
-    const runtime = options.runtime();
-    const server = serverOf(runtime, ctx.path);
+    if (!ctx.path.endsWith(suffix)) return next();
+    const runtime = runtimeOf();
+    const prefix = ctx.path.slice(0, -suffix.length);
+    const server = serverOf(runtime, prefix);
     if (!server && runtime.version !== "") return next();
     ctx.respond = false;
     // Before the first snapshot nobody can say that an endpoint or a session does not exist.
     if (!server) return refuse(ctx.res, 503, "not ready: no snapshot yet", { headers: { "retry-after": "1" } });
-    return serveMcp(server, ctx.req, ctx.res, options);
+    return serve(server, ctx, prefix);
   };
 }
 
-/** `/<name>/mcp`; a single virtual server is at `/mcp` too. */
-function serverOf({ virtualServers }: Runtime, path: string): VirtualServer | undefined {
-  if (path === "/mcp") return virtualServers.size === 1 ? virtualServers.values().next().value : undefined;
-  return virtualServers.get(path.slice(1, -"/mcp".length));
+function serverOf({ virtualServers }: Runtime, prefix: string): VirtualServer | undefined {
+  if (prefix === "") return virtualServers.size === 1 ? virtualServers.values().next().value : undefined;
+  return virtualServers.get(prefix.slice(1));
 }
 
 const notFound: Middleware = (ctx) => {

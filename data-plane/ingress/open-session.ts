@@ -6,6 +6,7 @@ import { errorCodes, errorResponse, resultResponse } from "../mcp/json-rpc.ts";
 import { member, withoutMembers } from "../mcp/scan.ts";
 import { negotiate } from "../mcp/versions.ts";
 import { initializeResult } from "../methods/initialize.ts";
+import type { Session } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { respondJson } from "./answer.ts";
@@ -18,19 +19,26 @@ export interface Opening {
   readonly server: VirtualServer;
   readonly identity: Identity;
   readonly sessions: SessionStore;
-  readonly response: ServerResponse;
 }
 
 /** Answers the request and, when it is good, opens a session. */
-export async function openSession(
-  { server, identity, sessions, response }: Opening,
+export async function openSession(opening: Opening & { readonly response: ServerResponse }, read: ReadMessage): Promise<void> {
+  const opened = await createSession(opening, read);
+  if (!opened) return refuse(opening.response, 503, "too many sessions", { headers: { "retry-after": "1" } });
+  const headers = opened.session ? { "mcp-session-id": opened.session.id } : {};
+  respondJson(opening.response, opened.answer, headers);
+}
+
+/** The answer to `initialize` and, when the request is good, the session it opened. Undefined when there is no room. */
+export async function createSession(
+  { server, identity, sessions }: Opening,
   { message, params }: ReadMessage,
-): Promise<void> {
+): Promise<{ readonly answer: Buffer; readonly session?: Session } | undefined> {
   const id = message.id as string;
   const { protocolVersion, clientInfo, capabilities } = params;
   if (typeof protocolVersion !== "string" || !isObject(clientInfo) || !(capabilities === undefined || isObject(capabilities))) {
     const wanted = "initialize needs protocolVersion, clientInfo and capabilities";
-    return respondJson(response, errorResponse(id, { code: errorCodes.invalidParams, message: wanted }));
+    return { answer: errorResponse(id, { code: errorCodes.invalidParams, message: wanted }) };
   }
   const raw = (key: string): Buffer | undefined => {
     const span = message.params && member(message.json, message.params.start, key);
@@ -43,11 +51,11 @@ export async function openSession(
     clientInfo: raw("clientInfo")?.toString() ?? "{}",
     capabilities: inOrder(raw("capabilities")),
   });
-  if (!session) return refuse(response, 503, "too many sessions", { headers: { "retry-after": "1" } });
+  if (!session) return undefined;
   // Backends that list more for a client like this get a moment to do so, the first time one comes.
   const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
   await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
-  respondJson(response, resultResponse(id, initializeResult(server, session)), { "mcp-session-id": session.id });
+  return { answer: resultResponse(id, initializeResult(server, session)), session };
 }
 
 function isObject(value: unknown): value is object {

@@ -1,0 +1,166 @@
+// The endpoint for clients of the older HTTP+SSE transport: a GET opens the stream that everything comes on, and its first
+// event says where to POST. The session lives as long as the stream. Source: MCP 2024-11-05, transports, HTTP with SSE.
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Identity } from "../incoming-auth/identity.ts";
+import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
+import { attachStream, type Session } from "../session/session.ts";
+import type { SessionIds } from "../session/session-ids.ts";
+import type { VirtualServer } from "../virtual-server.ts";
+import { answerRequest, takeMessage } from "./dispatch.ts";
+import type { McpOptions } from "./mcp.ts";
+import { createSession } from "./open-session.ts";
+import { readBody } from "./read-body.ts";
+import { type ReadMessage, readRequest } from "./read-request.ts";
+import { refuse } from "./refuse.ts";
+import { createSseStream, type SseStream } from "./sse-stream.ts";
+
+export interface SseEndpoint {
+  /** Serves `GET <prefix>/sse`. */
+  open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): void;
+  /** Serves `POST <prefix>/messages?sessionId=…`; never rejects. */
+  take(server: VirtualServer, request: IncomingMessage, response: ServerResponse): Promise<void>;
+  /** Ends every stream once the calls on it are answered. */
+  end(): void;
+}
+
+export interface SseOptions extends McpOptions {
+  readonly ids: SessionIds;
+  /** Streams at a time, with a session or still without. */
+  readonly streamsMax: number;
+  /** A stream on which nobody initialized for so long is ended, milliseconds. Default 60,000. */
+  readonly initializeMs?: number;
+}
+
+interface Connection {
+  readonly virtualServer: string;
+  readonly identity: Identity;
+  readonly stream: SseStream;
+  session: Session | undefined;
+  isOpening: boolean;
+}
+
+/** No streams at first. */
+export function createSseEndpoint(options: SseOptions): SseEndpoint {
+  const { sessions, owners, ids, bodyBytesMax, streamsMax, initializeMs = 60_000 } = options;
+  const connections = new Map<string, Connection>();
+
+  function open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): void {
+    const identity = identify(server, request, response, "GET");
+    if (!identity) return;
+    if (connections.size >= streamsMax) return refuse(response, 503, "too many streams", { headers: { "retry-after": "1" } });
+    const id = ids.mint(contextOf(server));
+    const stream = createSseStream(response, `${prefix}/messages?sessionId=${id}`);
+    const connection: Connection = { virtualServer: server.name, identity, stream, session: undefined, isOpening: false };
+    connections.set(id, connection);
+    const unused = setTimeout(() => {
+      if (!connection.session) stream.end();
+    }, initializeMs);
+    stream.closed.addEventListener("abort", () => {
+      clearTimeout(unused);
+      connections.delete(id);
+      // This transport can't be resumed: what is not delivered now never will be.
+      if (connection.session) sessions.end(connection.session);
+    });
+  }
+
+  async function take(server: VirtualServer, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const identity = identify(server, request, response, "POST");
+    if (!identity) return;
+    if (!/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? ""))
+      return refuse(response, 415, "Content-Type must be application/json");
+    const body = await readBody(request, bodyBytesMax).catch(() => Buffer.alloc(0));
+    if (!body) return refuse(response, 413, `the body is larger than ${bodyBytesMax} bytes`);
+    const id = new URLSearchParams(request.url?.split("?")[1]).get("sessionId") ?? "";
+    const connection = connections.get(id);
+    const owner = connection || owners.isForwarded(request) ? undefined : ids.ownerOf(id, contextOf(server));
+    if (owner !== undefined) return owners.forward(owner, request, response, body);
+    // Somebody else's stream answers like an unknown one.
+    if (!connection || connection.virtualServer !== server.name || !isSame(connection.identity, identity))
+      return refuse(response, 404, "no such stream; open a new one");
+    const read = readRequest(body);
+    if ("status" in read) return refuse(response, read.status, read.message, { code: read.code });
+    if (!Array.isArray(read) && read.message.method === "initialize" && isRequest(read))
+      return initialize(connection, server, read, response);
+    return takeInSession(connection, server, read, response);
+  }
+
+  async function initialize(
+    connection: Connection,
+    server: VirtualServer,
+    read: ReadMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { stream, identity } = connection;
+    if (connection.isOpening || stream.isEnding) return refuse(response, 400, "this stream has a session already, or had one");
+    connection.isOpening = true;
+    response.writeHead(202).end();
+    const answer = stream.expect();
+    const opened = await createSession({ server, identity, sessions }, read);
+    const session = opened?.session;
+    connection.session = session;
+    connection.isOpening = session !== undefined;
+    answer.respond(opened?.answer ?? errorResponse(read.message.id, tooManySessions));
+    if (!session) return;
+    if (stream.closed.aborted) return sessions.end(session);
+    session.onEnd(stream.end);
+    attachStream(session, stream);
+    for (const backend of server.backends.values()) backend.follow(session);
+  }
+
+  async function takeInSession(
+    { stream, session: opened }: Connection,
+    server: VirtualServer,
+    read: ReadMessage | ReadMessage[],
+    response: ServerResponse,
+  ): Promise<void> {
+    if (!opened) return refuse(response, 400, "this stream has no session; initialize first");
+    const session = sessions.find(opened.id, server.name);
+    if (!session) return refuse(response, 404, "the session has ended; open a new stream");
+    if (Array.isArray(read) && session.protocolVersion !== "2025-03-26")
+      return refuse(response, 400, `MCP ${session.protocolVersion} has no batches`);
+    const place = { ...options, server, session };
+    const messages = Array.isArray(read) ? read : [read];
+    const requests = messages.filter(isRequest);
+    if (stream.isEnding && requests.length > 0) return refuse(response, 503, "this stream is ending; open a new one");
+    const refusals = messages.filter((one) => !isRequest(one)).map((one) => takeMessage(place, one));
+    if (!Array.isArray(read) && refusals[0] !== undefined) return refuse(response, 400, refusals[0]);
+    response.writeHead(202).end();
+    await Promise.all(requests.map((one) => answerRequest(place, one, stream.expect())));
+  }
+
+  return {
+    open,
+    take,
+    end() {
+      for (const { stream } of connections.values()) stream.end();
+    },
+  };
+}
+
+const tooManySessions = { code: errorCodes.internal, message: "too many sessions; try again later" };
+
+/** Who asks; refuses the request and gives undefined when nobody does, or not with the method of this path. */
+function identify(
+  server: VirtualServer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  method: "GET" | "POST",
+): Identity | undefined {
+  const identity = server.authenticate(request.headers);
+  if (!identity) return void refuse(response, 401, "authentication is required", { headers: { "www-authenticate": "Bearer" } });
+  if (request.method !== method) return void refuse(response, 405, `only ${method}`, { headers: { allow: method } });
+  return identity;
+}
+
+/** What stream ids are bound to. No virtual server is named so, so that they are void as session ids. */
+function contextOf({ name }: VirtualServer): string {
+  return `sse ${name}`;
+}
+
+function isSame(one: Identity, other: Identity): boolean {
+  return one.issuer === other.issuer && one.subject === other.subject;
+}
+
+function isRequest({ message }: ReadMessage): boolean {
+  return message.method !== undefined && message.id !== undefined;
+}

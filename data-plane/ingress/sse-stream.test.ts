@@ -1,0 +1,133 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type ServerResponse } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
+import { text } from "node:stream/consumers";
+import { test } from "node:test";
+import { createSseStream, type SseStream } from "./sse-stream.ts";
+
+test("the first event says where to post, and every message is one event", async () => {
+  await using client = await connectTo("/messages?sessionId=x");
+  const { stream, socket } = client;
+  stream.send(Buffer.from(`{"n":1}`));
+  const answer = stream.expect();
+  answer.notify(Buffer.from(`{"n":2}`));
+  answer.respond(Buffer.from(`{"n":3}`));
+  stream.end();
+  assert.deepEqual(eventsIn(await text(socket)), [
+    "event: endpoint\ndata: /messages?sessionId=x",
+    `event: message\ndata: {"n":1}`,
+    `event: message\ndata: {"n":2}`,
+    `event: message\ndata: {"n":3}`,
+  ]);
+});
+
+test("line breaks in a message don't break the event", async () => {
+  await using client = await connectTo("/messages");
+  client.stream.send(Buffer.from(`{\r\n  "text": "a\\nb",\n\n  "n": 12345678901234567890\r}`));
+  client.stream.end();
+  const [, message = ""] = eventsIn(await text(client.socket));
+  assert.equal(message, `event: message\ndata: {    "text": "a\\nb",    "n": 12345678901234567890 }`);
+});
+
+test("the stream ends only when what is expected has been answered", async () => {
+  await using client = await connectTo("/messages");
+  const { stream, socket } = client;
+  const answers = [stream.expect(), stream.expect()];
+  stream.end();
+  assert.equal(stream.isEnding, true);
+  answers[0]?.close();
+  answers[1]?.respond(Buffer.from(`{"late":true}`));
+  assert.match(await text(socket), /"late":true/);
+  await until(stream.closed);
+});
+
+test("a client that is gone is noticed, and what comes after is dropped", async () => {
+  await using client = await connectTo("/messages");
+  const { stream, socket } = client;
+  const answer = stream.expect();
+  socket.destroy();
+  await until(stream.closed);
+  stream.send(Buffer.from("{}"));
+  answer.respond(Buffer.from("{}"));
+  stream.end();
+});
+
+test("a client that does not read is cut off once 256 KB of notifications wait", async () => {
+  await using client = await connectTo("/messages");
+  const { stream, socket, response } = client;
+  socket.pause();
+  const message = Buffer.from(JSON.stringify("x".repeat(60_000)));
+  let mostBytes = 0;
+  while (!response.destroyed) {
+    stream.send(message);
+    mostBytes = Math.max(mostBytes, response.writableLength);
+    await new Promise(setImmediate); // lets the socket take what it can
+  }
+  assert.ok(mostBytes < 400_000, `${mostBytes} bytes waited`);
+  await until(stream.closed);
+});
+
+test("a client that reads gets many large answers that came at once", async () => {
+  await using client = await connectTo("/messages");
+  const { stream, socket } = client;
+  const large = Buffer.from(JSON.stringify("x".repeat(500_000)));
+  const answers = Array.from({ length: 8 }, () => stream.expect());
+  for (const answer of answers) {
+    answer.notify(Buffer.from("{}"));
+    answer.respond(large);
+  }
+  stream.end();
+  const events = eventsIn(await text(socket));
+  assert.equal(events.filter((event) => event.length > 500_000).length, 8);
+});
+
+test("answers that nobody reads are cut off too, at 4 MB", async () => {
+  await using client = await connectTo("/messages");
+  const { stream, socket, response } = client;
+  socket.pause();
+  const large = Buffer.from(JSON.stringify("x".repeat(1_000_000)));
+  let count = 0;
+  for (; !response.destroyed && count < 100; count++) {
+    stream.expect().respond(large);
+    await new Promise(setImmediate);
+  }
+  assert.ok(response.destroyed, `${count} answers of 1 MB wait`);
+});
+
+const eventsIn = (raw: string): string[] =>
+  raw
+    .slice(raw.indexOf("\r\n\r\n") + 4)
+    .split("\n\n")
+    .filter((event) => event !== "");
+
+const until = async (signal: AbortSignal): Promise<void> => {
+  if (!signal.aborted) await once(signal, "abort");
+};
+
+interface Client extends AsyncDisposable {
+  readonly stream: SseStream;
+  readonly response: ServerResponse;
+  /** Of the client, after its request. HTTP/1.0, so that what it reads is what was written. */
+  readonly socket: Socket;
+}
+
+async function connectTo(endpoint: string): Promise<Client> {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  socket.on("error", () => undefined); // a cut is what some tests are about
+  socket.write("GET /sse HTTP/1.0\r\n\r\n");
+  const [, response] = (await once(server, "request")) as [unknown, ServerResponse];
+  return {
+    stream: createSseStream(response, endpoint),
+    response,
+    socket,
+    async [Symbol.asyncDispose]() {
+      socket.destroy();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
