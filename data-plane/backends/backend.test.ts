@@ -14,6 +14,7 @@ import type { Session } from "../session/session.ts";
 import { createSessionStore } from "../session/store.ts";
 import { type Backend, createBackend } from "./backend.ts";
 import { BackendError } from "./errors.ts";
+import type { Hear } from "./leg.ts";
 import { createLimit, type Limit } from "./limit.ts";
 
 const log = pino({ level: "silent" });
@@ -33,7 +34,7 @@ async function setUp(t: TestContext, url: string, settings = breaker) {
     credential: async () => ({}),
     breaker: settings,
     log,
-    onMessage: (_session, _backend, message) => outside.push(message.json.toString()),
+    onMessage: (_session, _backend, message) => void outside.push(message.json.toString()),
     onChange: () => changes.dispatchEvent(new Event("change")),
   });
   t.after(async () => {
@@ -66,7 +67,7 @@ function call(
   backend: Backend,
   session: Session,
   name: string,
-  options: { timeoutMs?: number; limit?: Limit; onMessage?: (m: Message) => void } = {},
+  options: { timeoutMs?: number; limit?: Limit; onMessage?: Hear } = {},
 ) {
   const { timeoutMs = 5_000, limit = createLimit(), onMessage } = options;
   return backend.call(session, toolCall(name), { timeoutMs, limit, ...(onMessage ? { onMessage } : {}) });
@@ -129,7 +130,7 @@ test("what the backend says and asks before the answer is handed on; pings are a
   await using server = await startBackend({ tools: [plainTool("talk")], calls });
   const { backend, newSession } = await setUp(t, server.url);
   const heard: string[] = [];
-  const answer = await call(backend, newSession(), "talk", { onMessage: ({ json }) => heard.push(json.toString()) });
+  const answer = await call(backend, newSession(), "talk", { onMessage: ({ json }) => void heard.push(json.toString()) });
   assert.equal(resultOf(answer), "done");
   assert.deepEqual(heard, [question, progress]);
   while (!server.requests.some(({ body }) => body === '{"jsonrpc":"2.0","id":"s1","result":{}}')) await new Promise(setImmediate);

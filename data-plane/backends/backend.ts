@@ -11,7 +11,7 @@ import type { Catalog } from "./catalog.ts";
 import { type BackendState, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError } from "./errors.ts";
-import type { ClientFacts } from "./leg.ts";
+import type { ClientFacts, Hear } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { createSessionLegs } from "./session-legs.ts";
 
@@ -20,7 +20,7 @@ export interface CallOptions {
   /** Aborted at the deadline, and by whoever wants the call to stop. */
   readonly limit: Limit;
   /** What the backend says, or asks the client, on the call's stream before the answer. */
-  readonly onMessage?: (message: Message) => void;
+  readonly onMessage?: Hear;
 }
 
 export interface Backend extends AsyncDisposable {
@@ -53,7 +53,7 @@ export interface BackendOptions {
   readonly breaker: BreakerSettings;
   readonly log: Log;
   /** Hears what the backend says outside of calls: to one session, or, when it is shared, to nobody in particular. */
-  readonly onMessage: (session: Session | undefined, backend: Backend, message: Message) => void;
+  readonly onMessage: (session: Session | undefined, backend: Backend, message: Message) => Promise<void> | undefined;
   /** Called after the catalog or the state changed. */
   readonly onChange: () => void;
 }

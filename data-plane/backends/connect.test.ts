@@ -40,8 +40,14 @@ test("sessions share one child, and each hears only of its own calls", async (t)
   const heard: string[] = [];
   const token = { _meta: { progressToken: "mine" } };
   const answers = await Promise.all([
-    one.request(ask({ n: "one", delay: 50, ...token }), { signal: signal(), onMessage: ({ json }) => heard.push(`one ${json}`) }),
-    two.request(ask({ n: "two", ...token }, '"x"'), { signal: signal(), onMessage: ({ json }) => heard.push(`two ${json}`) }),
+    one.request(ask({ n: "one", delay: 50, ...token }), {
+      signal: signal(),
+      onMessage: ({ json }) => void heard.push(`one ${json}`),
+    }),
+    two.request(ask({ n: "two", ...token }, '"x"'), {
+      signal: signal(),
+      onMessage: ({ json }) => void heard.push(`two ${json}`),
+    }),
   ]);
   const results = answers.map(({ json }) => JSON.parse(json.toString()));
   assert.deepEqual(results, [

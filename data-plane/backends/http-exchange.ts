@@ -3,6 +3,7 @@ import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage } from "../mcp/json-rpc.ts";
 import { splice } from "../mcp/scan.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import type { Hear } from "./leg.ts";
 
 /** Largest answer, and largest event of a stream. */
 export const answerBytesMax = 10 * 1024 * 1024;
@@ -15,26 +16,25 @@ export interface Exchange {
   /** The awaited response or why there can be none, once it is known before the end. */
   data(chunk: Buffer): Message | BackendError | undefined;
   end(): Message | BackendError | undefined;
+  /** How long the response should not be read any further, because the client is slow. Asked once per chunk. */
+  pressure(): Promise<void> | undefined;
   /** Where to go on when the stream was cut before the answer; undefined when it can't be. */
   readonly resumption: { readonly lastEventId: string; readonly retryMs: number } | undefined;
 }
 
 /** Makes one answer of the bytes of one HTTP response. */
-export function createExchange(options: {
-  awaited: Message | undefined;
-  onMessage: (message: Message) => void;
-  hasSession: boolean;
-}): Exchange {
+export function createExchange(options: { awaited: Message | undefined; onMessage: Hear; hasSession: boolean }): Exchange {
   const { awaited } = options;
   const chunks: Buffer[] = [];
   let events: EventParser | undefined; // for an answer that is an event stream
   let bytes = 0;
   let status = 0;
   let answer: Message | undefined;
+  let taken: Promise<void> | undefined;
 
   function read(json: Buffer): void {
     const message = readMessage(json);
-    if (message.method !== undefined) options.onMessage(message);
+    if (message.method !== undefined) taken = options.onMessage(message) ?? taken;
     else if (awaited && message.id === awaited.id) answer ??= message;
     else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
   }
@@ -74,6 +74,11 @@ export function createExchange(options: {
     get resumption() {
       if (answer || events?.lastEventId === undefined) return undefined;
       return { lastEventId: events.lastEventId, retryMs: events.retryMs ?? retryMsDefault };
+    },
+    pressure() {
+      const wait = taken;
+      taken = undefined;
+      return wait;
     },
     start(responseStatus, contentType) {
       status = responseStatus;

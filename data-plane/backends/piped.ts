@@ -7,6 +7,7 @@ import {
   answerServerRequest,
   type ClientFacts,
   cancelled,
+  type Hear,
   initializedNotification,
   initializeRequest,
   isClientRequest,
@@ -20,7 +21,7 @@ interface Pending {
   readonly message: Message;
   /** Raw text of the client's progress token, when it gave one. */
   readonly progressToken: string | undefined;
-  readonly onMessage: ((message: Message) => void) | undefined;
+  readonly onMessage: Hear | undefined;
   settle(outcome: Message | BackendError): void;
 }
 
@@ -35,7 +36,7 @@ export interface PipedLegOptions {
 /** Opens a pipe and the session on it; throws BackendError, with the pipe closed. */
 export async function openPipedLeg({ open, client, signal, isShared }: PipedLegOptions): Promise<Leg> {
   const pending = new Map<string, Pending>();
-  const listeners = new Set<(message: Message) => void>();
+  const listeners = new Set<Hear>();
   let lastId = 0;
   let closed: BackendError | undefined;
   let onEnd: () => void = () => undefined;
@@ -77,15 +78,17 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
       const token = tokenSpan(message);
       const call = token && pending.get(textOf(message, token));
       if (call?.progressToken !== undefined)
-        call.onMessage?.(readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])));
-    } else if (message.method !== "notifications/message") for (const listener of listeners) listener(message);
+        void call.onMessage?.(
+          readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])),
+        );
+    } else if (message.method !== "notifications/message") for (const listener of listeners) void listener(message);
     else if (!isShared || pending.size === 1) deliverToOne(message);
   }
 
   /** Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. */
   function deliverToOne(message: Message): boolean {
     const hear = pending.values().find((call) => call.onMessage)?.onMessage ?? listeners.values().next().value;
-    hear?.(message);
+    void hear?.(message);
     return hear !== undefined;
   }
 

@@ -22,7 +22,7 @@ export interface SessionLegs extends AsyncDisposable {
 export interface SessionLegsOptions {
   readonly backend: string;
   readonly open: (client: ClientFacts, signal: AbortSignal) => Promise<Leg>;
-  readonly onMessage: (session: Session, message: Message) => void;
+  readonly onMessage: (session: Session, message: Message) => Promise<void> | undefined;
   readonly log: Log;
 }
 

@@ -11,6 +11,7 @@ import {
   answerServerRequest,
   type ClientFacts,
   cancelled,
+  type Hear,
   initializedNotification,
   initializeRequest,
   isClientRequest,
@@ -59,12 +60,14 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         const exchange = createExchange({ awaited, onMessage: receive, hasSession: sessionId !== undefined });
         const request = { path, method: "POST", headers: postHeaders, body } as const;
 
-        function receive(message: Message): void {
+        function receive(message: Message): Promise<void> | undefined {
           if (message.id !== undefined && !(onMessage && isClientRequest(message))) {
             notify(answerServerRequest(message), signal).catch((error) =>
               options.log.debug({ reason: reasonOf(error) }, "could not answer a backend's request"),
             );
-          } else onMessage?.(message);
+            return undefined;
+          }
+          return onMessage?.(message);
         }
         if (signal.aborted) return reject(signal.reason);
         let abort: (() => void) | undefined;
@@ -93,6 +96,11 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
           },
           onResponseData: (controller, chunk) => {
             const outcome = exchange.data(chunk);
+            const pressure = exchange.pressure();
+            if (pressure !== undefined) {
+              controller.pause();
+              void pressure.then(() => controller.resume());
+            }
             if (!outcome || linger) return;
             settle();
             // The answer ends the stream; a server that keeps it open all the same does not keep our connection.
@@ -136,6 +144,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
             const outcome = exchange.data(chunk as Buffer);
             if (outcome instanceof Error) throw outcome;
             if (outcome) return outcome;
+            await exchange.pressure();
           }
         } catch (error) {
           if (signal.aborted) throw signal.reason;
@@ -145,11 +154,11 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     }
 
     /** Answers pings on a stream outside of calls. */
-    function answering(onMessage: (message: Message) => void): (message: Message) => void {
+    function answering(onMessage: Hear): Hear {
       return (message) => {
-        if (message.method !== "ping") onMessage(message);
-        else if (message.id !== undefined)
-          notify(answerServerRequest(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
+        if (message.method !== "ping" || message.id === undefined) return onMessage(message);
+        notify(answerServerRequest(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
+        return undefined;
       };
     }
 
@@ -197,16 +206,12 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     return response.statusCode;
   }
 
-  async function listen(
-    headers: Record<string, string>,
-    onMessage: (message: Message) => void,
-    signal: AbortSignal,
-  ): Promise<boolean> {
+  async function listen(headers: Record<string, string>, onMessage: Hear, signal: AbortSignal): Promise<boolean> {
     const stream = await openStream(headers, signal);
     if (!stream) return false;
     const parser = createEventParser(answerBytesMax);
     for await (const chunk of stream) {
-      for (const event of parser.push(chunk as Buffer)) if (event.data.length > 0) onMessage(readMessage(event.data));
+      for (const event of parser.push(chunk as Buffer)) if (event.data.length > 0) await onMessage(readMessage(event.data));
     }
     return true;
   }

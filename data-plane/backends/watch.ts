@@ -53,10 +53,10 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
   let hasStream = true;
   let isStreamOver = false;
 
-  function hear(message: Message): void {
-    if (!message.method?.endsWith("/list_changed")) return options.onMessage(message);
+  function hear(message: Message): undefined {
+    if (!message.method?.endsWith("/list_changed")) return void options.onMessage(message);
     isDirty = true;
-    wake();
+    return void wake();
   }
   let shortStreams = 0;
   async function listen(): Promise<void> {

@@ -3,8 +3,8 @@ import type { ServerResponse } from "node:http";
 import type { EventLog } from "./event-log.ts";
 
 export interface Answer {
-  /** Sends a message before the answer. */
-  notify(message: Buffer): void;
+  /** Sends a message before the answer. When the client is slow: a promise to wait for before the next. */
+  notify(message: Buffer): Promise<void> | undefined;
   /** Sends the answer; nothing after it. */
   respond(message: Buffer): void;
   /** Ends without an answer: the client cancelled. */
@@ -41,7 +41,7 @@ export function createAnswer(response: ServerResponse, options: AnswerOptions): 
     respond(message) {
       clearTimeout(silence);
       if (log) {
-        log.write(message);
+        void log.write(message);
         log.end();
       } else respondJson(response, message);
     },

@@ -11,7 +11,7 @@ export function createBatchAnswers(response: ServerResponse, count: number, open
   let open = count;
 
   function finish(message?: Buffer): void {
-    if (message && log) log.write(message);
+    if (message && log) void log.write(message);
     else if (message) answers.push(message);
     open--;
     if (open > 0) return;
@@ -28,9 +28,9 @@ export function createBatchAnswers(response: ServerResponse, count: number, open
       if (!log) {
         log = openLog();
         if (!response.destroyed) log.attach(response);
-        for (const answer of answers.splice(0)) log.write(answer);
+        for (const answer of answers.splice(0)) void log.write(answer);
       }
-      log.write(message);
+      return log.write(message);
     },
     respond: finish,
     close: () => finish(),

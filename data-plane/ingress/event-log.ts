@@ -5,8 +5,8 @@ import type { ServerResponse } from "node:http";
 export interface EventLog {
   /** Part of every event id. */
   readonly name: string;
-  /** Sends a message, now or when the client is back. */
-  write(message: Buffer): void;
+  /** Sends a message, now or when the client is back. When the client is slow: a promise to wait for before the next. */
+  write(message: Buffer): Promise<void> | undefined;
   /** Nothing comes after; the log stays for a client that missed something. */
   end(): void;
   /** Carries the stream on this response from now on, beginning after the event `after`. */
@@ -14,8 +14,9 @@ export interface EventLog {
   readonly isAttached: boolean;
 }
 
-const keptBytesMax = 256 * 1024;
-const queueBytesMax = 256 * 1024;
+const keptBytesMax = 128 * 1024;
+const queueBytesMax = 128 * 1024;
+const stalledMs = 30_000;
 const keepAliveMs = 15_000;
 const retryMs = 1_000;
 
@@ -35,11 +36,11 @@ export function createEventLog(options: { name: string; hasPriming: boolean; onD
     while (keptBytes > keptBytesMax && events.length > 1) keptBytes -= (events.shift() as { bytes: Buffer }).bytes.length;
   }
 
-  function carry(bytes: Buffer): void {
-    if (!carrier || carrier.destroyed) return;
+  function carry(bytes: Buffer): Promise<void> | undefined {
+    if (!carrier || carrier.destroyed) return undefined;
     carrier.write(bytes);
-    // A client that does not read is cut off; it finds what it missed in the log.
-    if (carrier.writableLength > queueBytesMax + bytes.length) carrier.destroy();
+    if (carrier.writableLength <= queueBytesMax) return undefined;
+    return readBy(carrier);
   }
 
   return {
@@ -48,11 +49,11 @@ export function createEventLog(options: { name: string; hasPriming: boolean; onD
       return carrier !== undefined;
     },
     write(message) {
-      if (isEnded) return;
+      if (isEnded) return undefined;
       lastNumber++;
       const bytes = toEvent(message, `${name}-${lastNumber}`);
       keep(bytes);
-      carry(bytes);
+      return carry(bytes);
     },
     end() {
       isEnded = true;
@@ -75,6 +76,19 @@ export function createEventLog(options: { name: string; hasPriming: boolean; onD
       });
     },
   };
+}
+
+/** Settles when a client has read what was sent. One that reads nothing for long is cut off; the log has what it missed. */
+function readBy(carrier: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => carrier.destroy(), stalledMs);
+    const done = (): void => {
+      clearTimeout(timer);
+      carrier.off("drain", done).off("close", done);
+      resolve();
+    };
+    carrier.once("drain", done).once("close", done);
+  });
 }
 
 const comment = Buffer.from(": keep-alive\n\n");

@@ -19,8 +19,8 @@ export interface Call {
   readonly view: View;
   /** Ends the call: at its deadline, when the client cancels, when the session ends. */
   readonly limit: Limit;
-  /** Sends a message on the call's own stream, before the answer. */
-  notify(message: Buffer): void;
+  /** Sends a message on the call's own stream, before the answer. When the client is slow: a promise to wait for before the next. */
+  notify(message: Buffer): Promise<void> | undefined;
   readonly relay: Relay;
 }
 

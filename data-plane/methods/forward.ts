@@ -17,8 +17,13 @@ export async function forward(call: Call, route: Route, edits: readonly Edit[]):
       timeoutMs: call.server.timeoutMs(route.backend),
       limit: call.limit,
       onMessage: (said) => {
+        let taken: Promise<void> | undefined;
+        const send = (message: Buffer) => {
+          taken = call.notify(message);
+        };
         // A person is asked: the backend's own patience decides from now on, within reason.
-        if (call.relay.toClient(call.session, backend, said, call.notify)) call.limit.arm(personMs);
+        if (call.relay.toClient(call.session, backend, said, send)) call.limit.arm(personMs);
+        return taken;
       },
     });
   } catch (error) {

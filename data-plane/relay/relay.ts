@@ -19,7 +19,7 @@ export interface Relay {
    */
   toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean;
   /** Passes on what a backend says outside of calls: to one session, or, from a backend that sessions share, to whom it concerns. */
-  outside(session: Session | undefined, backend: Backend, message: Message): void;
+  outside(session: Session | undefined, backend: Backend, message: Message): Promise<void> | undefined;
   /** Sends a client's answer back to the backend that asked; false when we never asked that. */
   answer(session: Session, backends: ReadonlyMap<string, Backend>, message: Message): boolean;
 }
@@ -62,12 +62,17 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
     outside(session, backend, message) {
       if (session) {
         const { stream } = session;
-        if (stream) toClient(session, backend, message, stream.send);
+        let taken: Promise<void> | undefined;
+        const send = (passed: Buffer) => {
+          taken = stream?.send(passed);
+        };
+        if (stream) toClient(session, backend, message, send);
         else if (message.id !== undefined) backend.tell(session, errorResponse(message.id, nobodyListens)).catch(ignore);
-        return;
+        return taken;
       }
-      if (message.method !== "notifications/resources/updated") return;
-      for (const one of sessions()) if (one.stream) toClient(one, backend, message, one.stream.send);
+      if (message.method !== "notifications/resources/updated") return undefined;
+      for (const one of sessions()) if (one.stream) toClient(one, backend, message, (passed) => void one.stream?.send(passed));
+      return undefined;
     },
     answer(session, backends, message) {
       const route = readRoute(sealer.open(readId(message), session.id));

@@ -33,7 +33,8 @@ export interface Session {
 
 /** Where messages outside of calls go. */
 export interface ClientStream {
-  send(message: Buffer): void;
+  /** When the client is slow: a promise to wait for before the next. */
+  send(message: Buffer): Promise<void> | undefined;
   end(): void;
   /** Fires when the client is gone or another stream took over. */
   readonly closed: AbortSignal;
@@ -41,7 +42,7 @@ export interface ClientStream {
 
 /** Sends a notification on the session's stream, or keeps it until there is one. */
 export function notifySession(session: Session, method: string, message: Buffer): void {
-  if (session.stream) session.stream.send(message);
+  if (session.stream) void session.stream.send(message);
   else session.waiting.set(method, message);
 }
 
@@ -49,6 +50,6 @@ export function notifySession(session: Session, method: string, message: Buffer)
 export function attachStream(session: Session, stream: ClientStream): void {
   session.stream?.end();
   session.stream = stream;
-  for (const message of session.waiting.values()) stream.send(message);
+  for (const message of session.waiting.values()) void stream.send(message);
   session.waiting.clear();
 }
