@@ -31,7 +31,7 @@ export interface Leg {
   /** Sends a notification or a response; throws BackendError. */
   notify(message: Buffer, signal: AbortSignal): Promise<void>;
   /** Hears what the backend sends outside of calls, until it stops or `signal` ends it. False when it offers no such stream. */
-  listen(onMessage: Hear, signal: AbortSignal): Promise<boolean>;
+  listen(onMessage: Hear, options: ListenOptions): Promise<boolean>;
   /** Several client sessions use it, so the backend can't be told, nor tell us, which one is meant. */
   readonly isShared: boolean;
   /** Why it ended; undefined while it is open. */
@@ -42,6 +42,12 @@ export interface Leg {
 
 /** Hears a message; the promise, if any, is how long the backend should not be read any further. */
 export type Hear = (message: Message) => Promise<void> | undefined;
+
+export interface ListenOptions {
+  readonly signal: AbortSignal;
+  /** The backend has taken the stream: from now on nothing is missed. */
+  readonly onOpen?: () => void;
+}
 
 export interface RequestOptions {
   readonly signal: AbortSignal;

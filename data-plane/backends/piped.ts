@@ -135,8 +135,9 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
       },
       request,
       notify: (message) => opened.send(message),
-      async listen(onMessage, signal) {
+      async listen(onMessage, { signal, onOpen }) {
         listeners.add(onMessage);
+        onOpen?.();
         const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
         await Promise.race([ended, aborted]);
         listeners.delete(onMessage);

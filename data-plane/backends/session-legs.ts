@@ -28,6 +28,7 @@ export interface SessionLegsOptions {
 
 const openMs = 10_000;
 const tellMs = 5_000;
+const listenMs = 500;
 const reopenMs = 1_000;
 const shortMs = 5_000;
 
@@ -60,7 +61,8 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     for (const { backend: owner, original } of session.subscriptions.values()) {
       if (owner === backend) await tell(leg, "resources/subscribe", JSON.stringify({ uri: original }));
     }
-    queueMicrotask(() => follow(session));
+    // What the first call makes the backend say outside of it must find us listening.
+    await Promise.race([followLeg(session, leg), sleep(listenMs, undefined, { ref: false })]);
     return leg;
   }
 
@@ -89,16 +91,23 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     );
   }
 
-  async function followLeg(session: Session, leg: Leg): Promise<void> {
+  /** Listens while the client has a stream to hear it on; settles when the backend has taken the stream, or won't. */
+  function followLeg(session: Session, leg: Leg): Promise<void> {
     const { stream } = session;
-    if (!stream || leg.isShared || followed.get(leg) === stream) return;
+    if (!stream || leg.isShared || followed.get(leg) === stream) return Promise.resolve();
     followed.set(leg, stream);
-    for (let shortStreams = 0; shortStreams < 3 && !stream.closed.aborted && leg.closedBy === undefined; ) {
+    return new Promise((resolve) => {
+      void listenAgain(session, leg, stream.closed, resolve).finally(resolve);
+    });
+  }
+
+  async function listenAgain(session: Session, leg: Leg, signal: AbortSignal, onOpen: () => void): Promise<void> {
+    for (let shortStreams = 0; shortStreams < 3 && !signal.aborted && leg.closedBy === undefined; ) {
       const openedMs = performance.now();
-      const isOffered = await leg.listen((message) => onMessage(session, message), stream.closed).catch(() => true);
+      const isOffered = await leg.listen((message) => onMessage(session, message), { signal, onOpen }).catch(() => true);
       if (!isOffered) return;
       shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
-      await sleep(reopenMs, undefined, { signal: stream.closed }).catch(() => undefined);
+      await sleep(reopenMs, undefined, { signal }).catch(() => undefined);
     }
   }
 

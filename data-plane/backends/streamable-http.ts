@@ -16,6 +16,7 @@ import {
   initializeRequest,
   isClientRequest,
   type Leg,
+  type ListenOptions,
   type RequestOptions,
   readServerFacts,
 } from "./leg.ts";
@@ -156,6 +157,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     /** Answers pings on a stream outside of calls. */
     function answering(onMessage: Hear): Hear {
       return (message) => {
+        if (message.method === undefined) return undefined; // an answer here is somebody else's stream, resumed
         if (message.method !== "ping" || message.id === undefined) return onMessage(message);
         notify(answerServerRequest(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
         return undefined;
@@ -190,7 +192,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         }
       },
       notify,
-      listen: (onMessage, signal) => listen(headers, answering(onMessage), signal),
+      listen: (onMessage, options) => listen(headers, answering(onMessage), options),
       async close() {
         if (closedBy !== undefined) return;
         closedBy = "it was closed";
@@ -206,9 +208,10 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     return response.statusCode;
   }
 
-  async function listen(headers: Record<string, string>, onMessage: Hear, signal: AbortSignal): Promise<boolean> {
+  async function listen(headers: Record<string, string>, onMessage: Hear, { signal, onOpen }: ListenOptions): Promise<boolean> {
     const stream = await openStream(headers, signal);
     if (!stream) return false;
+    onOpen?.();
     const parser = createEventParser(answerBytesMax);
     for await (const chunk of stream) {
       for (const event of parser.push(chunk as Buffer)) if (event.data.length > 0) await onMessage(readMessage(event.data));

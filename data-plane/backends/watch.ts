@@ -61,7 +61,7 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
   let shortStreams = 0;
   async function listen(): Promise<void> {
     const openedMs = performance.now();
-    hasStream = await leg.listen(hear, ended).catch(() => true);
+    hasStream = await leg.listen(hear, { signal: ended }).catch(() => true);
     shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
     if (shortStreams > 2) hasStream = false; // it does not mean to keep one: ask now and then instead
     isStreamOver = true;
