@@ -17,6 +17,10 @@ import { eventually } from "../support/eventually.ts";
 import { startEverything } from "../support/processes.ts";
 import { type Served, serve } from "../support/serve.ts";
 
+const tools = [counter.tool, plainTool("steps"), plainTool("odd"), plainTool("wait")];
+const progressNotice = (params: string) => `{"jsonrpc":"2.0","method":"notifications/progress","params":${params}}`;
+const oddResult = `{"content":[],\n  "structuredContent": {"n": 12345678901234567890},\r\n  "unknown": 1.50}`;
+
 const stack = new AsyncDisposableStack();
 let backend: Backend;
 let vmcp: Served;
@@ -24,7 +28,7 @@ let vmcp: Served;
 before(async () => {
   backend = stack.use(
     await startBackend({
-      tools: [counter.tool, plainTool("steps"), plainTool("odd"), plainTool("wait")],
+      tools,
       calls: {
         counter: counter.call,
         steps: ({ params, notify }) => {
@@ -42,14 +46,11 @@ before(async () => {
 });
 after(() => stack.disposeAsync());
 
-const progressNotice = (params: string) => `{"jsonrpc":"2.0","method":"notifications/progress","params":${params}}`;
-const oddResult = `{"content":[],\n  "structuredContent": {"n": 12345678901234567890},\r\n  "unknown": 1.50}`;
-
 test("an older client lists, calls, and keeps its state from call to call", async () => {
   await using sse = await openSseClient("/sse");
-  const { tools } = await sse.client.listTools();
+  const listed = await sse.client.listTools();
   assert.deepEqual(
-    tools.map(({ name }) => name),
+    listed.tools.map(({ name }) => name),
     ["b_counter", "b_steps", "b_odd", "b_wait"],
   );
   for (const wanted of ["1", "2"]) assert.deepEqual(await call(sse, "b_counter"), [{ type: "text", text: wanted }]);
@@ -73,13 +74,11 @@ test("progress comes before the answer, in order", async () => {
 
 test("a list that changed is told", async () => {
   await using sse = await openSseClient("/sse");
-  const { tools = [] } = backendScript;
   backend.set({ tools: [...tools, plainTool("new")] });
   backend.announce("tools");
   await eventually("the client is told", () => sse.notifications.includes("notifications/tools/list_changed"));
   assert.ok((await sse.client.listTools()).tools.some(({ name }) => name === "b_new"));
 });
-const backendScript = { tools: [counter.tool, plainTool("steps"), plainTool("odd"), plainTool("wait")] };
 
 test("a client that disconnects ends its backend sessions and its calls", async () => {
   const before = backend.sessions().length;
