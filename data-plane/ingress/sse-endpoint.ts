@@ -49,7 +49,7 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     if (!identity) return;
     if (connections.size >= streamsMax) return refuse(response, 503, "too many streams", { headers: { "retry-after": "1" } });
     const id = ids.mint(contextOf(server));
-    const stream = createSseStream(response, `${prefix}/messages?sessionId=${id}`);
+    const stream = createSseStream(response, { endpoint: `${prefix}/messages?sessionId=${id}` });
     const connection: Connection = { virtualServer: server.name, identity, stream, session: undefined, isOpening: false };
     connections.set(id, connection);
     const unused = setTimeout(() => {

@@ -4,14 +4,14 @@ import { createServer, type ServerResponse } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { createSseStream, type SseStream } from "./sse-stream.ts";
+import { createSseStream, type SseStream, type SseStreamOptions } from "./sse-stream.ts";
 
 test("the first event says where to post, and every message is one event", async () => {
-  await using client = await connectTo("/messages?sessionId=x");
+  await using client = await connectTo({ endpoint: "/messages?sessionId=x" });
   const { stream, socket } = client;
-  stream.send(Buffer.from(`{"n":1}`));
+  void stream.send(Buffer.from(`{"n":1}`));
   const answer = stream.expect();
-  answer.notify(Buffer.from(`{"n":2}`));
+  void answer.notify(Buffer.from(`{"n":2}`));
   answer.respond(Buffer.from(`{"n":3}`));
   stream.end();
   assert.deepEqual(eventsIn(await text(socket)), [
@@ -23,15 +23,15 @@ test("the first event says where to post, and every message is one event", async
 });
 
 test("line breaks in a message don't break the event", async () => {
-  await using client = await connectTo("/messages");
-  client.stream.send(Buffer.from(`{\r\n  "text": "a\\nb",\n\n  "n": 12345678901234567890\r}`));
+  await using client = await connectTo();
+  void client.stream.send(Buffer.from(`{\r\n  "text": "a\\nb",\n\n  "n": 12345678901234567890\r}`));
   client.stream.end();
   const [, message = ""] = eventsIn(await text(client.socket));
   assert.equal(message, `event: message\ndata: {    "text": "a\\nb",    "n": 12345678901234567890 }`);
 });
 
 test("the stream ends only when what is expected has been answered", async () => {
-  await using client = await connectTo("/messages");
+  await using client = await connectTo();
   const { stream, socket } = client;
   const answers = [stream.expect(), stream.expect()];
   stream.end();
@@ -43,24 +43,65 @@ test("the stream ends only when what is expected has been answered", async () =>
 });
 
 test("a client that is gone is noticed, and what comes after is dropped", async () => {
-  await using client = await connectTo("/messages");
+  await using client = await connectTo();
   const { stream, socket } = client;
   const answer = stream.expect();
   socket.destroy();
   await until(stream.closed);
-  stream.send(Buffer.from("{}"));
+  void stream.send(Buffer.from("{}"));
   answer.respond(Buffer.from("{}"));
   stream.end();
 });
 
+test("whoever waits as long as a slow client asks for never has it cut off", async () => {
+  await using client = await connectTo();
+  const { stream, socket, response } = client;
+  socket.pause();
+  const message = Buffer.from(JSON.stringify("x".repeat(60_000)));
+  let count = 0;
+  let taken: Promise<void> | undefined;
+  while (!taken) {
+    taken = stream.send(message);
+    count++;
+    await new Promise(setImmediate);
+  }
+  assert.equal(stream.send(message), taken, "all who wait wait for the same");
+  assert.ok(response.writableLength < 256 * 1024);
+  const received = text(socket);
+  await taken;
+  assert.equal(stream.send(message), undefined);
+  stream.end();
+  assert.equal(eventsIn(await received).length, count + 3);
+});
+
+test("a client that takes nothing is cut off after a while, one that takes little is not", async () => {
+  await using paused = await connectTo({ stalledMs: 500 });
+  await using slow = await connectTo({ stalledMs: 500 });
+  const large = Buffer.from(JSON.stringify("x".repeat(8_000_000)));
+  for (const { socket, stream } of [paused, slow]) {
+    socket.pause();
+    stream.expect().respond(large);
+    stream.end();
+  }
+  slow.socket.on("data", () => {
+    slow.socket.pause();
+    setTimeout(() => slow.socket.resume(), 5);
+  });
+  slow.socket.resume();
+  await until(paused.stream.closed);
+  assert.equal(slow.stream.closed.aborted, false);
+  await once(slow.socket, "end");
+  assert.equal(slow.socket.bytesRead > 8_000_000, true);
+});
+
 test("a client that does not read is cut off once 256 KB of notifications wait", async () => {
-  await using client = await connectTo("/messages");
+  await using client = await connectTo();
   const { stream, socket, response } = client;
   socket.pause();
   const message = Buffer.from(JSON.stringify("x".repeat(60_000)));
   let mostBytes = 0;
   while (!response.destroyed) {
-    stream.send(message);
+    void stream.send(message);
     mostBytes = Math.max(mostBytes, response.writableLength);
     await new Promise(setImmediate); // lets the socket take what it can
   }
@@ -69,12 +110,12 @@ test("a client that does not read is cut off once 256 KB of notifications wait",
 });
 
 test("a client that reads gets many large answers that came at once", async () => {
-  await using client = await connectTo("/messages");
+  await using client = await connectTo();
   const { stream, socket } = client;
   const large = Buffer.from(JSON.stringify("x".repeat(500_000)));
   const answers = Array.from({ length: 8 }, () => stream.expect());
   for (const answer of answers) {
-    answer.notify(Buffer.from("{}"));
+    void answer.notify(Buffer.from("{}"));
     answer.respond(large);
   }
   stream.end();
@@ -83,7 +124,7 @@ test("a client that reads gets many large answers that came at once", async () =
 });
 
 test("answers that nobody reads are cut off too, at 4 MB", async () => {
-  await using client = await connectTo("/messages");
+  await using client = await connectTo();
   const { stream, socket, response } = client;
   socket.pause();
   const large = Buffer.from(JSON.stringify("x".repeat(1_000_000)));
@@ -112,7 +153,7 @@ interface Client extends AsyncDisposable {
   readonly socket: Socket;
 }
 
-async function connectTo(endpoint: string): Promise<Client> {
+async function connectTo(options: Partial<SseStreamOptions> = {}): Promise<Client> {
   const server = createServer();
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -121,7 +162,7 @@ async function connectTo(endpoint: string): Promise<Client> {
   socket.write("GET /sse HTTP/1.0\r\n\r\n");
   const [, response] = (await once(server, "request")) as [unknown, ServerResponse];
   return {
-    stream: createSseStream(response, endpoint),
+    stream: createSseStream(response, { endpoint: "/messages", ...options }),
     response,
     socket,
     async [Symbol.asyncDispose]() {

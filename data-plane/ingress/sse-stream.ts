@@ -12,33 +12,55 @@ export interface SseStream extends ClientStream {
   readonly isEnding: boolean;
 }
 
-const keepAliveMs = 15_000;
-const flushMs = 10_000;
+export interface SseStreamOptions {
+  /** Where the client posts to. */
+  readonly endpoint: string;
+  /** A client that takes nothing of what waits for it for so long is cut off, milliseconds. Default 30,000. */
+  readonly stalledMs?: number;
+}
 
-// How much may wait for a client that does not read, besides one message of any size. Answers have more room: a client that
-// asked for several large ones at once reads, but not at once.
+const keepAliveMs = 15_000;
+
+// When this much waits for a client, whoever can wait is asked to.
+const slowBytes = 128 * 1024;
+
+// How much may wait at all, besides one message of any size; beyond it the client is cut off. Answers have more room: nobody
+// asked them to wait, and a client that asked for several large ones at once reads, but not at once.
 const queueBytesMax = { unasked: 256 * 1024, answers: 4 * 1024 * 1024 };
 
-/** Opens it on a response; `endpoint` is where the client posts to. A client that does not read is cut off. */
-export function createSseStream(response: ServerResponse, endpoint: string): SseStream {
+/** Opens it on a response. */
+export function createSseStream(response: ServerResponse, { endpoint, stalledMs = 30_000 }: SseStreamOptions): SseStream {
   const closed = new AbortController();
   const queuedBytes = { unasked: 0, answers: 0 };
+  let taken: Promise<void> | undefined;
   let expected = 0;
   let isEnding = false;
 
-  function write(bytes: Buffer, kind: keyof typeof queuedBytes): void {
-    if (response.destroyed || response.writableEnded) return;
+  function write(bytes: Buffer, kind: keyof typeof queuedBytes): Promise<void> | undefined {
+    if (response.destroyed || response.writableEnded) return undefined;
     if (queuedBytes[kind] > queueBytesMax[kind]) return void response.destroy();
     queuedBytes[kind] += bytes.length;
     response.write(bytes, () => {
       queuedBytes[kind] -= bytes.length;
     });
+    if (response.writableLength > slowBytes) taken ??= untilTaken();
+    return taken;
+  }
+
+  /** One promise for all who wait: a listener each would be many. */
+  function untilTaken(): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        taken = undefined;
+        response.off("drain", done).off("close", done);
+        resolve();
+      };
+      response.once("drain", done).once("close", done);
+    });
   }
 
   function endWhenAnswered(): void {
-    if (!isEnding || expected > 0 || response.writableEnded) return;
-    response.end();
-    setTimeout(() => response.destroy(), flushMs).unref(); // what is queued may never be read
+    if (isEnding && expected === 0) response.end();
   }
 
   function settle(): void {
@@ -49,6 +71,10 @@ export function createSseStream(response: ServerResponse, endpoint: string): Sse
   response.writeHead(200, eventStreamHeaders);
   response.write(`event: endpoint\ndata: ${endpoint}\n\n`);
   const keepAlive = setInterval(() => write(comment, "unasked"), keepAliveMs);
+  // The timer of the socket starts anew whenever anything moves, and watches what is left after the end too.
+  response.setTimeout(stalledMs, () => {
+    if (response.writableLength > 0) response.destroy();
+  });
   response.once("close", () => {
     clearInterval(keepAlive);
     closed.abort();
@@ -62,7 +88,7 @@ export function createSseStream(response: ServerResponse, endpoint: string): Sse
       return {
         notify: (message) => write(toEvent(message), "unasked"),
         respond(message) {
-          write(toEvent(message), "answers");
+          void write(toEvent(message), "answers");
           settle();
         },
         close: settle,
