@@ -85,13 +85,13 @@ test("a client that takes nothing is cut off after a while, one that takes littl
   }
   slow.socket.on("data", () => {
     slow.socket.pause();
-    setTimeout(() => slow.socket.resume(), 5);
+    setTimeout(() => slow.socket.resume(), 10); // in all, longer than a client may take nothing
   });
   slow.socket.resume();
   await until(paused.stream.closed);
-  assert.equal(slow.stream.closed.aborted, false);
-  await once(slow.socket, "end");
-  assert.equal(slow.socket.bytesRead > 8_000_000, true);
+  await until(slow.stream.closed);
+  if (!slow.socket.readableEnded) await once(slow.socket, "end");
+  assert.equal(slow.socket.bytesRead > large.length, true);
 });
 
 test("a client that does not read is cut off once 256 KB of notifications wait", async () => {
