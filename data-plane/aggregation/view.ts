@@ -9,12 +9,15 @@ import { resolveNames } from "./names.ts";
 import { exposeTool, hiddenBy, overrideOf } from "./overrides.ts";
 import { type PreparedList, prepareList } from "./pages.ts";
 import { indexTemplates, type OwnedUri, resolveUris, type TemplateIndex } from "./resources.ts";
+import { asPlainTool, requiresTask, runsTasks } from "./task-support.ts";
 
 /** Where a call goes. */
 export interface Route {
   readonly backend: string;
   /** The backend's own name or URI. */
   readonly original: string;
+  /** A tool that the backend only runs as a task. */
+  readonly needsTask?: true;
 }
 
 /** One line of the report to the operator; hidden things have no `exposed`. */
@@ -45,6 +48,7 @@ export interface Source {
 
 interface Offer extends Candidate {
   readonly item: Catalog["tools"][number];
+  readonly needsTask?: boolean;
 }
 
 /** Merges catalogs. The same sources and rules give the same bytes, on every proxy. */
@@ -90,11 +94,14 @@ interface Merged {
 function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[]): Merged {
   const visible: Offer[] = [];
   for (const { backend, catalog } of sources) {
-    for (const item of catalog?.tools ?? []) {
+    if (!catalog) continue;
+    for (const listed of catalog.tools) {
+      const isTaskOnly = requiresTask(listed.json);
+      const item = isTaskOnly ? { key: listed.key, json: asPlainTool(listed.json) } : listed;
       const wanted = overrideOf(aggregation, backend, item.key)?.name || item.key;
       const hidden = hiddenBy(aggregation, backend, wanted);
       if (hidden) lines.push({ kind: "tool", exposed: "", backend, original: item.key, decidedBy: hidden });
-      else visible.push({ backend, original: item.key, wanted, item });
+      else visible.push({ backend, original: item.key, wanted, item, needsTask: isTaskOnly && runsTasks(catalog.facts) });
     }
   }
   return mergeNamed("tool", aggregation, visible, lines, ({ item, backend, original }, exposed) =>
@@ -122,7 +129,7 @@ function mergeNamed(
     lines.push({ kind, exposed: exposed ?? "", backend, original, decidedBy });
     if (exposed === undefined) continue;
     merged.json.push(expose(candidate, exposed));
-    merged.routes.set(exposed, { backend, original });
+    merged.routes.set(exposed, { backend, original, ...(candidate.needsTask ? { needsTask: true } : {}) });
   }
   return merged;
 }
