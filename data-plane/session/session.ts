@@ -1,6 +1,7 @@
 // A client session of the era that opens with `initialize`.
 import type { Identity } from "../incoming-auth/identity.ts";
 import type { SessionVersion } from "../mcp/versions.ts";
+import type { HandedOut } from "./handed-out.ts";
 
 /** What a session is. */
 export interface Session {
@@ -21,6 +22,8 @@ export interface Session {
   readonly waiting: Map<string, Buffer>;
   /** Resources the client wants to hear of: its URI → who owns it. */
   readonly subscriptions: Map<string, { readonly backend: string; readonly original: string }>;
+  /** URIs that backends gave this client in results. */
+  readonly handedOut: HandedOut;
   /** Questions of backends that the client has not answered: backend and its id → the id the client knows. */
   readonly questions: Map<string, string>;
   /** When it was last used, milliseconds of the monotonic clock. */

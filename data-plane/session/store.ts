@@ -1,4 +1,5 @@
 // The sessions of this process: bounded in number, ended when idle.
+import { createHandedOut } from "./handed-out.ts";
 import type { Session } from "./session.ts";
 import type { SessionIds } from "./session-ids.ts";
 
@@ -74,6 +75,7 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
         stream: undefined,
         waiting: new Map(),
         subscriptions: new Map(),
+        handedOut: createHandedOut(),
         questions: new Map(),
         usedAtMs: 0,
         calls: new Map(),
