@@ -25,7 +25,7 @@ export const complete: Method = async (call) => {
   return (await forward(call, route, edits)).json;
 };
 
-function routeOfRef({ view }: Call, key: "name" | "uri", exposed: string): Route | undefined {
-  if (key === "name") return view.prompts.get(exposed);
-  return view.templates.get(exposed) ?? routeOfUri(view, exposed);
+function routeOfRef(call: Call, key: "name" | "uri", exposed: string): Route | undefined {
+  if (key === "name") return call.view.prompts.get(exposed);
+  return call.view.templates.get(exposed) ?? routeOfUri(call, exposed);
 }

@@ -1,4 +1,5 @@
 // `prompts/get`: from the prompt's backend, under the backend's own name for it.
+import { noteUris } from "../session/handed-out.ts";
 import { invalidParams, type Method } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
 
@@ -7,5 +8,7 @@ export const getPrompt: Method = async (call) => {
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
   const route = call.view.prompts.get(name);
   if (!route) return invalidParams(call, `unknown prompt: ${name}`);
-  return (await forward(call, route, replaceParam(call, "name", name, route.original))).json;
+  const response = await forward(call, route, replaceParam(call, "name", name, route.original));
+  noteUris(call.session.handedOut, route.backend, response);
+  return response.json;
 };

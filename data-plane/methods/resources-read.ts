@@ -1,23 +1,29 @@
-// `resources/read`: from the backend that owns the URI, by exact match, else by the closest template.
-import type { Route, View } from "../aggregation/view.ts";
+// `resources/read`: from the backend that owns the URI, by exact match, else by the closest template, else
+// from the backend that gave the client this URI last.
+import type { Route } from "../aggregation/view.ts";
 import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
 import { type Edit, elements, member, splice } from "../mcp/scan.ts";
-import { invalidParams, type Method } from "./call.ts";
+import { noteUris } from "../session/handed-out.ts";
+import { type Call, invalidParams, type Method } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
 
 export const readResource: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
-  const route = routeOfUri(call.view, uri);
+  const route = routeOfUri(call, uri);
   if (!route)
     return errorResponse(call.id, { code: errorCodes.resourceNotFound, message: `resource not found: ${uri}`, data: { uri } });
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
+  noteUris(call.session.handedOut, route.backend, response);
   return route.original === uri ? response.json : withExposedUris(response, route.original, uri);
 };
 
 /** Who owns a URI that a client uses. */
-export function routeOfUri(view: View, uri: string): Route | undefined {
-  return view.resources.get(uri) ?? view.templateIndex.match(uri);
+export function routeOfUri({ view, session, server }: Call, uri: string): Route | undefined {
+  const listed = view.resources.get(uri) ?? view.templateIndex.match(uri);
+  if (listed) return listed;
+  const backend = session.handedOut.ownerOf(uri);
+  return backend !== undefined && server.backends.has(backend) ? { backend, original: uri } : undefined;
 }
 
 /** The contents of an aliased resource speak of it by its alias, so that the client finds what it asked for. */

@@ -12,7 +12,7 @@ export const subscribe: Method = async (call) => {
   const { subscriptions } = call.session;
   if (subscriptions.size >= subscriptionsMax && !subscriptions.has(uri))
     return invalidParams(call, `a session has at most ${subscriptionsMax} subscriptions`);
-  const route = routeOfUri(call.view, uri);
+  const route = routeOfUri(call, uri);
   if (!route)
     return errorResponse(call.id, { code: errorCodes.resourceNotFound, message: `resource not found: ${uri}`, data: { uri } });
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
@@ -23,7 +23,7 @@ export const subscribe: Method = async (call) => {
 export const unsubscribe: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
-  const route = call.session.subscriptions.get(uri) ?? routeOfUri(call.view, uri);
+  const route = call.session.subscriptions.get(uri) ?? routeOfUri(call, uri);
   call.session.subscriptions.delete(uri);
   // On a backend that sessions share, another session may still want to hear; its notices just don't reach this one.
   if (!route || call.server.backends.get(route.backend)?.isShared) return resultResponse(call.id, "{}");
