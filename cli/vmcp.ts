@@ -5,6 +5,9 @@ import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
 
+// A reader that went away (a closed pipe) is no reason to stop serving.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
 const io = { stdout: process.stdout, stderr: process.stderr };
 const program = new Command("vmcp")
   .description("Many MCP servers behind one URL")

@@ -62,6 +62,9 @@ export interface RuntimeOptions {
   readonly onBackendChange: () => void;
 }
 
+// A backend that a new snapshot leaves out may finish what it is doing.
+const retireMs = 60_000;
+
 export const emptyRuntime: Runtime = { version: "", virtualServers: new Map(), backends: [], release: async () => undefined };
 
 /** Builds the runtime of a snapshot; throws SnapshotRefusedError. */
@@ -70,6 +73,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   const carried = new Map(keysOf.get(previous) ?? []);
   const used = new Map<string, { resource: string; backend: Backend }>();
   const started: Backend[] = [];
+  const reused: [Backend, BreakerSettings][] = [];
   const virtualServers = new Map<string, VirtualServer>();
 
   function attemptTo<T>(resource: string, field: string, make: () => T): T | undefined {
@@ -88,6 +92,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const key = `${resource} ${declared.key} ${strategy ? JSON.stringify(strategy) : ""}`;
     const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
     const backend = existing ?? startBackend(declared.spec, strategy, server);
+    if (existing) reused.push([existing, breakerOf(server.operational?.failureHandling?.circuitBreaker)]);
     used.set(key, { resource, backend });
     return backend;
   }
@@ -130,9 +135,10 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   }
 
   if (violations.length > 0) {
-    for (const backend of started) void backend[Symbol.asyncDispose]();
+    for (const backend of started) void backend.retire(0);
     throw new SnapshotRefusedError(violations);
   }
+  for (const [backend, settings] of reused) backend.configure(settings);
   const backends = [...used.values()];
   const runtime: Runtime = {
     version: content.version,
@@ -141,7 +147,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     async release(next) {
       const kept = new Set(next?.backends.map(({ backend }) => backend));
       await Promise.all(
-        backends.filter(({ backend }) => !kept.has(backend)).map(({ backend }) => backend[Symbol.asyncDispose]()),
+        backends.filter(({ backend }) => !kept.has(backend)).map(({ backend }) => backend.retire(next ? retireMs : 0)),
       );
     },
   };

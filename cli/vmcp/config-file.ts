@@ -45,6 +45,6 @@ export function readConfigFile(path: string): ConfigFile {
  */
 export function watchConfigFile(path: string, onChange: (file: ConfigFile) => void): Disposable {
   const listener = (): void => onChange(readConfigFile(path));
-  watchFile(path, { interval: pollMs }, listener);
+  watchFile(path, { interval: pollMs, bigint: true }, listener);
   return { [Symbol.dispose]: () => unwatchFile(path, listener) };
 }

@@ -15,10 +15,14 @@ export interface ServeOptions extends ListenOptions {
 }
 
 export async function serve(options: ServeOptions): Promise<void> {
+  const log = openLog("vmcp");
   const stopped = untilStopped();
+  // Watched from before it is read, so that no edit is missed; edits during the start are taken after it.
+  const started = Promise.withResolvers<ControlPlane>();
+  started.promise.catch(() => undefined);
+  using _watch = watchConfigFile(options.config, (changed) => void started.promise.then((plane) => reload(plane, changed, log)));
   const file = readConfigFile(options.config);
   if (file.refusal) throw new ExitError(exitCodes.badInput, file.refusal);
-  const log = openLog("vmcp");
   warn(file, log);
   if (options.enableAudit) log.warn("--enable-audit has no effect yet: the audit log is not part of this version");
 
@@ -39,7 +43,7 @@ export async function serve(options: ServeOptions): Promise<void> {
 
   for (const name of file.virtualServers)
     process.stdout.write(`${name}: ${proxy.address}${file.virtualServers.length === 1 ? "" : `/${name}`}/mcp\n`);
-  using _watch = watchConfigFile(options.config, (changed) => void reload(controlPlane, changed, log));
+  started.resolve(controlPlane);
   await stopped;
   log.info("stopping");
 }

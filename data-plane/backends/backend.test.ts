@@ -39,7 +39,7 @@ async function setUp(t: TestContext, url: string, settings = breaker) {
   });
   t.after(async () => {
     await sessions[Symbol.asyncDispose]();
-    await backend[Symbol.asyncDispose]();
+    await backend.retire(0);
   });
   await backend.firstAttempt;
   const until = async (isTrue: () => boolean) => {
@@ -251,6 +251,66 @@ test("an HTTP error that carries a JSON-RPC error is that error", async (t) => {
   );
   const { json } = await call(backend, newSession(), "t");
   assert.equal(json.toString(), '{"jsonrpc":"2.0","id":1,"error":{"code":-7,"message":"no","data":{"n":1.0}}}');
+});
+
+for (const [sent, answered] of [
+  ['"req\\/1"', '"req/1"'],
+  ['"\\u00e9"', '"é"'],
+  ["1.0", "1"],
+]) {
+  test(`an answer to ${sent} may call it ${answered}, and gets to the client as it was asked`, async (t) => {
+    const url = await startServer(t, (text, _incoming, response) => {
+      if (!text.includes('"tools/call"')) return void response.writeHead(202).end();
+      response
+        .writeHead(200, { "content-type": "application/json" })
+        .end(`{"jsonrpc":"2.0","id":${answered},"result":{"n":1.0}}`);
+    });
+    const { backend, newSession } = await setUp(t, url);
+    const { json } = await backend.call(newSession(), toolCall("t", sent), { timeoutMs: 5_000, limit: createLimit() });
+    assert.equal(json.toString(), `{"jsonrpc":"2.0","id":${sent},"result":{"n":1.0}}`);
+  });
+}
+
+test("requests that a backend refuses do not open the breaker", async (t) => {
+  const { backend, newSession } = await setUp(t, await startFaulty(t, 413, "text/plain", "too large"));
+  for (let i = 0; i < 10; i++) await assert.rejects(call(backend, newSession(), "t"), failure("refused", "not_executed"));
+});
+
+test("new breaker settings hold from the next call on", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, until } = await setUp(t, server.url);
+  await server.down();
+  await until(() => backend.state.state === "unavailable");
+  backend.configure({ ...breaker, failureThreshold: 1 });
+  await assert.rejects(call(backend, newSession(), "counter"), failure("unavailable", "not_executed"));
+  await assert.rejects(call(backend, newSession(), "counter"), failure("shed", "not_executed"));
+});
+
+test("a retired backend lets its calls in flight end", async (t) => {
+  let answer: (text: string) => void = () => undefined;
+  const calls: BackendScript["calls"] = {
+    slow: () =>
+      new Promise<string>((resolve) => {
+        answer = resolve;
+      }),
+  };
+  await using server = await startBackend({ tools: [plainTool("slow")], calls });
+  const { backend, newSession } = await setUp(t, server.url);
+  const pending = call(backend, newSession(), "slow");
+  while (server.bodies("tools/call").length === 0) await new Promise(setImmediate);
+  const retired = backend.retire(5_000);
+  answer(textResult("in time"));
+  assert.equal(resultOf(await pending), "in time");
+  await retired;
+  await assert.rejects(call(backend, newSession(), "slow"), failure("unavailable", "not_executed"));
+});
+
+test("a refused handshake leaves no session behind at the server", async (t) => {
+  const initialize = JSON.stringify({ protocolVersion: "1999-01-01", capabilities: {}, serverInfo: { name: "s", version: "1" } });
+  await using server = await startBackend({ ...counting, initialize });
+  const { backend } = await setUp(t, server.url);
+  assert.match(backend.state.error ?? "", /speaks MCP revision "1999-01-01"/);
+  assert.deepEqual(server.sessions(), []);
 });
 
 /** A server that ends a call's stream early, with a hint when to come back. */

@@ -10,7 +10,7 @@ import { type BreakerSettings, createBreaker } from "./breaker.ts";
 import type { Catalog } from "./catalog.ts";
 import { type BackendState, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
-import { BackendError } from "./errors.ts";
+import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Hear } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { createSessionLegs } from "./session-legs.ts";
@@ -23,7 +23,7 @@ export interface CallOptions {
   readonly onMessage?: Hear;
 }
 
-export interface Backend extends AsyncDisposable {
+export interface Backend {
   /** The `{workload}` of names. */
   readonly name: string;
   /** All client sessions use one session with it, so what it says is not known to be meant for any one of them. */
@@ -45,6 +45,10 @@ export interface Backend extends AsyncDisposable {
   follow(session: Session): void;
   /** Tells the session's leg, when it has one, of a new log level. */
   setLogLevel(session: Session): void;
+  /** Takes other breaker settings; a breaker with new settings begins closed. */
+  configure(settings: BreakerSettings): void;
+  /** Ends everything, once the calls in flight have ended, or after `graceMs`. */
+  retire(graceMs: number): Promise<void>;
 }
 
 export interface BackendOptions {
@@ -69,7 +73,8 @@ const gateway: ClientFacts = {
 /** Starts watching at once. Throws an Error fit for the operator when the backend can't be served here. */
 export function createBackend({ spec, credential, breaker: settings, log, onMessage, onChange }: BackendOptions): Backend {
   const connector = createConnector({ spec, credential, log });
-  const breaker = createBreaker(settings);
+  let breaker = createBreaker(settings);
+  let breakerSettings = settings;
   const legs = createSessionLegs({
     backend: spec.name,
     open: connector.openLeg,
@@ -78,6 +83,8 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
   });
   const isShared = spec.transport === "stdio";
   let wasReady = false;
+  let silences = 0;
+  let onIdle: (() => void) | undefined;
   let inFlight = 0;
   const catalogs = watchCatalogs({
     open: connector.openLeg,
@@ -90,7 +97,13 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
         breaker.reset();
       } else if (state === "unavailable") log.warn({ backend: spec.name, reason: error }, "backend is unavailable");
       wasReady = state === "ready";
+      if (wasReady) silences = 0;
       onChange();
+    },
+    onSilence() {
+      // Once may be a busy moment. Twice in a row, and what is ours of it is started anew.
+      if (++silences % 2 === 0)
+        connector.restart().catch((failure) => log.debug({ backend: spec.name, reason: reasonOf(failure) }, "not restarted"));
     },
   });
 
@@ -128,7 +141,7 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
         return await breaker.run(() => attempt(session, message, options));
       } finally {
         options.limit.disarm();
-        inFlight--;
+        if (--inFlight === 0) onIdle?.();
       }
     },
     async tell(session, message) {
@@ -137,7 +150,18 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
     },
     follow: legs.follow,
     setLogLevel: legs.setLogLevel,
-    async [Symbol.asyncDispose]() {
+    configure(next) {
+      const isSame =
+        next.enabled === breakerSettings.enabled &&
+        next.failureThreshold === breakerSettings.failureThreshold &&
+        next.openMs === breakerSettings.openMs;
+      if (isSame) return;
+      breaker[Symbol.dispose]();
+      breaker = createBreaker(next);
+      breakerSettings = next;
+    },
+    async retire(graceMs) {
+      if (inFlight > 0 && graceMs > 0) await withDeadline(graceMs, () => idle()).catch(() => undefined);
       const ended = catalogs[Symbol.asyncDispose]();
       breaker[Symbol.dispose]();
       await legs[Symbol.asyncDispose]();
@@ -145,5 +169,12 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       await ended;
     },
   };
+
+  function idle(): Promise<void> {
+    return new Promise((resolve) => {
+      onIdle = resolve;
+    });
+  }
+
   return backend;
 }

@@ -44,7 +44,9 @@ export function createBreaker(settings: BreakerSettings): Breaker {
       try {
         return (await circuit.fire(work)) as T;
       } catch (error) {
-        if ((error as { code?: string }).code !== "EOPENBREAKER") throw error;
+        const { code } = error as { code?: string };
+        if (code === "ESHUTDOWN") throw new BackendError("unavailable", "not_executed", "the backend was removed");
+        if (code !== "EOPENBREAKER") throw error;
         throw new BackendError("shed", "not_executed", "its last calls failed; it is left alone for a moment");
       }
     },

@@ -3,7 +3,7 @@
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
 import { type Catalog, isSameCatalog } from "./catalog.ts";
-import { reasonOf } from "./errors.ts";
+import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
 import { watchCatalog } from "./watch.ts";
 
@@ -33,6 +33,8 @@ export interface CatalogsOptions {
   /** The backend can't tell clients apart, so there is only the base. */
   readonly isShared: boolean;
   readonly onMessage: (message: Message) => void;
+  /** It was asked and did not answer in time. */
+  readonly onSilence: () => void;
   /** The state or a catalog changed. */
   readonly onChange: (state: BackendState) => void;
 }
@@ -49,7 +51,7 @@ const idleMs = 60_000;
 const noCapabilities = "{}";
 
 /** Starts to watch at once. */
-export function watchCatalogs({ open, gateway, isShared, onMessage, onChange }: CatalogsOptions): Catalogs {
+export function watchCatalogs({ open, gateway, isShared, onMessage, onSilence, onChange }: CatalogsOptions): Catalogs {
   const stop = new AbortController();
   const overlays = new Map<string, Overlay>();
   const first = Promise.withResolvers<void>();
@@ -68,6 +70,7 @@ export function watchCatalogs({ open, gateway, isShared, onMessage, onChange }: 
       if (isNews) onChange(state);
     },
     onFailure(error) {
+      if (error instanceof BackendError && error.code === "timeout") onSilence();
       const reason = reasonOf(error);
       const isNews = state.state !== "unavailable" || state.error !== reason;
       state = { state: "unavailable", error: reason };

@@ -19,6 +19,8 @@ const script = `
     const { id, method, params } = JSON.parse(line);
     if (method === "initialize") return say({ id, result: initialized });
     if (method === "die") process.exit(3);
+    if (method === "garble") say({ method: "notifications/progress", params: [1] });
+    if (method === "log") say({ method: "notifications/message", params: { level: "info", data: "whose?" } });
     if (id === undefined) return;
     const progressToken = params?._meta?.progressToken;
     if (progressToken !== undefined) say({ method: "notifications/progress", params: { progressToken, progress: 1 } });
@@ -67,6 +69,27 @@ test("a child that dies fails the calls in flight, and the next session starts a
   assert.equal(leg.closedBy, '"s" ended with exit code 3');
   const next = await connector.openLeg(client, signal());
   const { json } = await next.request(ask({}), { signal: signal() });
+  assert.match(json.toString(), /"calls":1/);
+});
+
+test("a malformed notification and a log line that names no call touch nobody's call", async (t) => {
+  const leg = await stdio(t).openLeg(client, signal());
+  const heard: string[] = [];
+  const pending = leg.request(ask({ delay: 100 }), {
+    signal: signal(),
+    onMessage: ({ json }) => void heard.push(json.toString()),
+  });
+  for (const method of ["garble", "log"]) await leg.notify(request(method, undefined), signal());
+  assert.match((await pending).json.toString(), /"calls":1/);
+  assert.deepEqual(heard, []);
+});
+
+test("a child that does not answer any more can be started anew", async (t) => {
+  const connector = stdio(t);
+  const leg = await connector.openLeg(client, signal());
+  await connector.restart();
+  assert.notEqual(leg.closedBy, undefined);
+  const { json } = await (await connector.openLeg(client, signal())).request(ask({}), { signal: signal() });
   assert.match(json.toString(), /"calls":1/);
 });
 

@@ -15,6 +15,8 @@ import { createHttpEndpoint } from "./streamable-http.ts";
 export interface Connector {
   /** Throws BackendError. */
   openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg>;
+  /** The backend does not answer any more: ends what is ours of it, so that the next session starts it anew. */
+  restart(): Promise<void>;
   /** Ends everything it opened. */
   close(): Promise<void>;
 }
@@ -49,6 +51,7 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
       const open = (events: PipeEvents) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events);
       return openPipedLeg({ open, client, signal, isShared: false });
     },
+    restart: async () => undefined,
     close: async () => undefined, // every leg is its own connection, closed by whoever opened it
   };
 }
@@ -90,6 +93,10 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
     return running(client);
   }
 
+  async function end(): Promise<void> {
+    await (await child?.catch(() => undefined))?.close();
+  }
+
   return {
     async openLeg(client, signal) {
       await credential(); // there is nobody to show it to, but without it nothing is started either
@@ -106,9 +113,10 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
         close: async () => undefined, // the child outlives any one session
       };
     },
+    restart: end,
     async close() {
       isClosed = true;
-      await (await child?.catch(() => undefined))?.close();
+      await end();
     },
   };
 }

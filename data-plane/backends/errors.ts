@@ -9,6 +9,8 @@ export type BackendErrorCode =
   | "session_gone"
   /** It answered with something that is not MCP. */
   | "bad_answer"
+  /** It refused the request itself (HTTP 4xx); that says nothing about its health. */
+  | "refused"
   /** It wants other credentials than we showed, or we have none to show. */
   | "unauthorized"
   /** The breaker is open or too many calls are in flight, so we did not ask. */

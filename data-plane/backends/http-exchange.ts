@@ -1,6 +1,6 @@
 // Makes one answer of the bytes of one HTTP response, JSON or event stream.
 import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
-import { type Message, readMessage } from "../mcp/json-rpc.ts";
+import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
 import { splice } from "../mcp/scan.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { Hear } from "./leg.ts";
@@ -35,7 +35,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
   function read(json: Buffer): void {
     const message = readMessage(json);
     if (message.method !== undefined) taken = options.onMessage(message) ?? taken;
-    else if (awaited && message.id === awaited.id) answer ??= message;
+    else if (awaited && isSameId(message.id, awaited.id)) answer ??= readMessage(withId(message, awaited.id as string));
     else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
   }
 
@@ -66,6 +66,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
       else answer = readErrorBody(body, awaited);
     }
     if (answer) return answer;
+    if (status >= 400 && status < 500) throw new BackendError("refused", "not_executed", `answered HTTP ${status}`);
     if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
     throw new BackendError("bad_answer", "unknown", `answered HTTP ${status} without a JSON-RPC response`);
   }
@@ -89,6 +90,11 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
   };
 }
 
+/** Servers may write an id in other words: `"a\\/b"` for `"a/b"`, `1` for `1.0`. */
+function isSameId(a: string | undefined, b: string | undefined): boolean {
+  return a === b || (a !== undefined && b !== undefined && JSON.parse(a) === JSON.parse(b));
+}
+
 // 404 is what the specification says; widely used servers answer 400 with a text about the session.
 function isSessionRefusal(status: number, body: Buffer): boolean {
   return status === 404 || (status === 400 && /\bsession\b/i.test(body.toString("utf8", 0, 1_000)));
@@ -98,8 +104,8 @@ function isSessionRefusal(status: number, body: Buffer): boolean {
 function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
   try {
     const message = readMessage(body);
-    if (!message.error || (message.id !== undefined && message.id !== awaited.id)) return undefined;
-    if (message.id !== undefined) return message;
+    if (!message.error || (message.id !== undefined && !isSameId(message.id, awaited.id))) return undefined;
+    if (message.id !== undefined) return readMessage(withId(message, awaited.id as string));
     const start = body.indexOf("{") + 1;
     const edit = message.idSpan
       ? { ...message.idSpan, text: awaited.id ?? "" }

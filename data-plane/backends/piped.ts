@@ -60,8 +60,14 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
   }
 
   function receive(json: Buffer): void {
-    const message = readOrUndefined(json);
-    if (!message) return; // noise; the call it may have been for ends by its deadline
+    try {
+      take(readMessage(json));
+    } catch {
+      // Noise; the call it may have been for ends by its deadline, and nobody else's is touched.
+    }
+  }
+
+  function take(message: Message): void {
     if (message.method !== undefined && message.id !== undefined) {
       if (isShared || !isClientRequest(message) || !deliverToOne(message))
         pipe?.send(answerServerRequest(message)).catch(() => undefined);
@@ -82,7 +88,8 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
           readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])),
         );
     } else if (message.method !== "notifications/message") for (const listener of listeners) void listener(message);
-    else if (!isShared || pending.size === 1) deliverToOne(message);
+    // A log line names no call. On a pipe that sessions share nobody knows whose it is, so nobody gets it.
+    else if (!isShared) deliverToOne(message);
   }
 
   /** Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. */
@@ -126,7 +133,7 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
   try {
     const facts = readServerFacts(await request(initializeRequest(client), { signal }));
     opened.setProtocolVersion?.(facts.protocolVersion);
-    await opened.send(initializedNotification);
+    await untilAborted(opened.send(initializedNotification), signal);
     return {
       facts,
       isShared,
@@ -151,12 +158,13 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
   }
 }
 
-function readOrUndefined(json: Buffer): Message | undefined {
-  try {
-    return readMessage(json);
-  } catch {
-    return undefined;
-  }
+/** Waits for a promise no longer than until the signal fires. */
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }
 
 function tokenSpan(message: Message): Span | undefined {

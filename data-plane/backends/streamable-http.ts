@@ -19,14 +19,20 @@ import {
   type ListenOptions,
   type RequestOptions,
   readServerFacts,
+  type ServerFacts,
 } from "./leg.ts";
 
 const closeMs = 2_000;
 const lingerMs = 1_000;
+const retryMsMin = 250;
+const resumptionsMax = 1_000;
+const answersMax = 8;
 
 /** Connections to one server, shared by all its sessions. */
 export interface HttpEndpoint {
   openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg>;
+  /** There is nothing of ours to start again. */
+  restart(): Promise<void>;
   /** Drops every connection. */
   close(): Promise<void>;
 }
@@ -49,6 +55,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     let postHeaders = Object.entries(headers).flat(); // as undici writes them, made once
     let closedBy: string | undefined;
     let sessionId: string | undefined;
+    let answersOpen = 0;
 
     /** Sends one POST; resolves with the response to `awaited`, or with nothing when none is awaited. */
     function post(
@@ -62,12 +69,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         const request = { path, method: "POST", headers: postHeaders, body } as const;
 
         function receive(message: Message): Promise<void> | undefined {
-          if (message.id !== undefined && !(onMessage && isClientRequest(message))) {
-            notify(answerServerRequest(message), signal).catch((error) =>
-              options.log.debug({ reason: reasonOf(error) }, "could not answer a backend's request"),
-            );
-            return undefined;
-          }
+          if (message.id !== undefined && !(onMessage && isClientRequest(message))) return answerIt(message);
           return onMessage?.(message);
         }
         if (signal.aborted) return reject(signal.reason);
@@ -132,15 +134,16 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
 
     /** Goes on with a call's stream that ended before the answer, as often as the server ends it (MCP 2025-11-25, resumability). */
     async function resume(exchange: Exchange, signal: AbortSignal): Promise<Message> {
-      for (;;) {
+      for (let round = 0; ; round++) {
         const from = exchange.resumption;
-        if (!from) throw new BackendError("unavailable", "unknown", "the event stream ended before the answer");
-        await sleep(from.retryMs, undefined, { signal }).catch(() => undefined);
+        if (!from || round === resumptionsMax)
+          throw new BackendError("unavailable", "unknown", "the event stream ended before the answer");
+        await sleep(Math.max(from.retryMs, retryMsMin), undefined, { signal }).catch(() => undefined);
         signal.throwIfAborted();
-        const resumed = await openStream({ ...headers, "last-event-id": from.lastEventId }, signal);
-        if (!resumed)
-          throw new BackendError("unavailable", "unknown", "the event stream ended before the answer and can't be resumed");
         try {
+          const resumed = await openStream({ ...headers, "last-event-id": from.lastEventId }, signal);
+          if (!resumed)
+            throw new BackendError("unavailable", "unknown", "the event stream ended before the answer and can't be resumed");
           for await (const chunk of resumed) {
             const outcome = exchange.data(chunk as Buffer);
             if (outcome instanceof Error) throw outcome;
@@ -149,7 +152,9 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
           }
         } catch (error) {
           if (signal.aborted) throw signal.reason;
-          if (error instanceof BackendError) throw error; // else it was cut again
+          if (error instanceof BackendError) throw error;
+          // Cut again; but a server that is not there any more has lost the call.
+          if (isUnreachable(error)) throw new BackendError("unavailable", "unknown", reasonOf(error), error);
         }
       }
     }
@@ -158,22 +163,45 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     function answering(onMessage: Hear): Hear {
       return (message) => {
         if (message.method === undefined) return undefined; // an answer here is somebody else's stream, resumed
-        if (message.method !== "ping" || message.id === undefined) return onMessage(message);
-        notify(answerServerRequest(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
-        return undefined;
+        return message.method === "ping" && message.id !== undefined ? answerIt(message) : onMessage(message);
       };
+    }
+
+    /** Answers a backend's request ourselves. One that floods us with them gets few answers, and no queue. */
+    function answerIt(message: Message): undefined {
+      if (answersOpen >= answersMax) return undefined;
+      answersOpen++;
+      notify(answerServerRequest(message), AbortSignal.timeout(closeMs))
+        .catch((error) => options.log.debug({ reason: reasonOf(error) }, "could not answer a backend's request"))
+        .finally(() => {
+          answersOpen--;
+        });
+      return undefined;
     }
 
     async function notify(message: Buffer, signal: AbortSignal): Promise<void> {
       await post(message, undefined, { signal });
     }
 
-    const initialize = initializeRequest(client);
-    const facts = readServerFacts((await post(initialize.json, initialize, { signal })) as Message);
-    headers["mcp-protocol-version"] = facts.protocolVersion;
-    if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
-    postHeaders = Object.entries(headers).flat();
-    await notify(initializedNotification, signal);
+    const facts = await handshake().catch(async (error: unknown) => {
+      await endSession(); // the server may hold one already
+      throw error;
+    });
+
+    async function handshake(): Promise<ServerFacts> {
+      const initialize = initializeRequest(client);
+      const answered = readServerFacts((await post(initialize.json, initialize, { signal })) as Message);
+      headers["mcp-protocol-version"] = answered.protocolVersion;
+      if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
+      postHeaders = Object.entries(headers).flat();
+      await notify(initializedNotification, signal);
+      return answered;
+    }
+
+    async function endSession(): Promise<void> {
+      if (sessionId !== undefined)
+        await send("DELETE", { ...headers, "mcp-session-id": sessionId }, AbortSignal.timeout(closeMs)).catch(() => undefined);
+    }
 
     return {
       facts,
@@ -196,7 +224,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       async close() {
         if (closedBy !== undefined) return;
         closedBy = "it was closed";
-        if (sessionId !== undefined) await send("DELETE", headers, AbortSignal.timeout(closeMs)).catch(() => undefined);
+        await endSession();
       },
     };
   }
@@ -230,8 +258,15 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
 
   return {
     openLeg,
+    restart: async () => undefined,
     async close() {
       await Promise.all([calls.destroy(), streams.destroy()]);
     },
   };
+}
+
+function isUnreachable(error: unknown): boolean {
+  return ["ECONNREFUSED", "EHOSTUNREACH", "ENOTFOUND", "UND_ERR_CONNECT_TIMEOUT", "UND_ERR_DESTROYED"].includes(
+    (error as { code?: string }).code ?? "",
+  );
 }

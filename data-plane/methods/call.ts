@@ -47,6 +47,7 @@ const wording: Readonly<Record<BackendError["code"], string>> = {
   timeout: "did not answer in time",
   session_gone: "lost its session",
   bad_answer: "gave no usable answer",
+  refused: "refused the request",
   unauthorized: "refused our credential",
   shed: "is not called at the moment",
 };

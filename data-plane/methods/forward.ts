@@ -1,11 +1,15 @@
 // Sends a call to the backend that owns it, and gives that backend's answer.
 import type { Route } from "../aggregation/view.ts";
+import type { Backend } from "../backends/backend.ts";
 import { BackendError } from "../backends/errors.ts";
-import { type Message, readMessage } from "../mcp/json-rpc.ts";
+import type { Hear } from "../backends/leg.ts";
+import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { type Edit, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 
 const personMs = 10 * 60_000;
+const callMsMax = 30 * 60_000;
+const questionsMax = 100;
 
 /** The backend's response message, or the response that says why there is none. */
 export async function forward(call: Call, route: Route, edits: readonly Edit[]): Promise<Message> {
@@ -13,24 +17,46 @@ export async function forward(call: Call, route: Route, edits: readonly Edit[]):
   try {
     if (!backend) throw new BackendError("unavailable", "not_executed", "it is no longer part of this server");
     const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;
+    const timeoutMs = call.server.timeoutMs(route.backend);
     return await backend.call(call.session, message, {
-      timeoutMs: call.server.timeoutMs(route.backend),
+      timeoutMs,
       limit: call.limit,
-      onMessage: (said) => {
-        let taken: Promise<void> | undefined;
-        const send = (message: Buffer) => {
-          taken = call.notify(message);
-        };
-        // A person is asked: the backend's own patience decides from now on, within reason.
-        if (call.relay.toClient(call.session, backend, said, send)) call.limit.arm(personMs);
-        return taken;
-      },
+      onMessage: hearing(call, backend, timeoutMs),
     });
   } catch (error) {
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));
     throw error;
   }
 }
+
+/** Passes on what the backend says during the call. While a person is asked the deadline is a person's, within reason. */
+function hearing(call: Call, backend: Backend, timeoutMs: number): Hear {
+  const endMs = performance.now() + callMsMax;
+  const arm = (ms: number): void => call.limit.arm(Math.min(ms, Math.max(0, endMs - performance.now())));
+  let asked = 0;
+  let unanswered = 0;
+
+  function onAnswer(): void {
+    if (--unanswered === 0) arm(timeoutMs);
+  }
+
+  return (said) => {
+    let taken: Promise<void> | undefined;
+    const send = (message: Buffer): void => {
+      taken = call.notify(message);
+    };
+    if (said.id !== undefined && asked >= questionsMax) {
+      backend.tell(call.session, errorResponse(said.id, tooMany)).catch(() => undefined);
+    } else if (call.relay.toClient(call.session, backend, said, send, onAnswer)) {
+      asked++;
+      unanswered++;
+      arm(personMs);
+    }
+    return taken;
+  };
+}
+
+const tooMany = { code: errorCodes.internal, message: `a call asks at most ${questionsMax} questions` };
 
 /** The edit that puts the backend's own name into a parameter; none when it is the same. */
 export function replaceParam(call: Call, key: string, exposed: string, original: string): Edit[] {

@@ -15,9 +15,9 @@ import { refusalOf } from "./client-abilities.ts";
 export interface Relay {
   /**
    * Passes on what a backend says or asks; `send` puts it on the right stream. True when the client was asked something,
-   * so that the backend waits for a person now.
+   * so that the backend waits for a person now; `onAnswer` is called when the answer has come. Never throws.
    */
-  toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean;
+  toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void, onAnswer?: () => void): boolean;
   /** Passes on what a backend says outside of calls: to one session, or, from a backend that sessions share, to whom it concerns. */
   outside(session: Session | undefined, backend: Backend, message: Message): Promise<void> | undefined;
   /** Sends a client's answer back to the backend that asked; false when we never asked that. */
@@ -31,7 +31,13 @@ const idLengthMax = 1_000;
 export function createRelay({ secret, sessions, log }: { secret: Buffer; sessions: () => Iterable<Session>; log: Log }): Relay {
   const sealer = createSealer(secret, "server-request-id");
 
-  function ask(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean {
+  function ask(
+    session: Session,
+    backend: Backend,
+    message: Message,
+    send: (message: Buffer) => void,
+    onAnswer?: () => void,
+  ): boolean {
     const id = message.id as string;
     const isTooLong = id.length > idLengthMax;
     const refusal = isTooLong ? idTooLong : refusalOf(session, message.method as string, parseSpan(message, message.params));
@@ -41,15 +47,25 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
     }
     const sealed = JSON.stringify(sealer.seal(Buffer.from(JSON.stringify([backend.name, id])), session.id));
     if (session.questions.size >= questionsMax) session.questions.delete(session.questions.keys().next().value as string);
-    session.questions.set(`${backend.name} ${id}`, sealed);
+    session.questions.set(`${backend.name} ${id}`, { id: sealed, onAnswer });
     send(withId(message, sealed));
     return true;
   }
 
-  function toClient(session: Session, backend: Backend, message: Message, send: (message: Buffer) => void): boolean {
-    if (message.id !== undefined) return ask(session, backend, message, send);
-    const edited = noticeFor(session, backend, message);
-    if (edited) send(edited);
+  function toClient(
+    session: Session,
+    backend: Backend,
+    message: Message,
+    send: (message: Buffer) => void,
+    onAnswer?: () => void,
+  ): boolean {
+    try {
+      if (message.id !== undefined) return ask(session, backend, message, send, onAnswer);
+      const edited = noticeFor(session, backend, message);
+      if (edited) send(edited);
+    } catch (error) {
+      ignore(error); // it is not what it says it is
+    }
     return false;
   }
 
@@ -78,6 +94,7 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
       const route = readRoute(sealer.open(readId(message), session.id));
       if (!route) return false;
       const [name, id] = route;
+      session.questions.get(`${name} ${id}`)?.onAnswer?.();
       session.questions.delete(`${name} ${id}`);
       backends.get(name)?.tell(session, withId(message, id)).catch(ignore);
       return true;
@@ -118,7 +135,7 @@ function updateFor(session: Session, backend: Backend, message: Message): Buffer
 
 function cancellationFor(session: Session, backend: Backend, message: Message): Buffer | undefined {
   const id = message.params && member(message.json, message.params.start, "requestId");
-  const sealed = id && session.questions.get(`${backend.name} ${message.json.toString("utf8", id.start, id.end)}`);
+  const sealed = id && session.questions.get(`${backend.name} ${message.json.toString("utf8", id.start, id.end)}`)?.id;
   return id && sealed ? splice(message.json, [{ ...id, text: sealed }]) : undefined;
 }
 

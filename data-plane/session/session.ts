@@ -25,13 +25,21 @@ export interface Session {
   /** URIs that backends gave this client in results. */
   readonly handedOut: HandedOut;
   /** Questions of backends that the client has not answered: backend and its id → the id the client knows. */
-  readonly questions: Map<string, string>;
+  readonly questions: Map<string, Question>;
   /** When it was last used, milliseconds of the monotonic clock. */
   usedAtMs: number;
   /** Calls in flight, by the raw text of their id; a session with any is not reaped. */
   readonly calls: Map<string, { abort(reason: Error): void }>;
   /** Runs once when the session ends, whyever; at once when it has ended. */
   onEnd(close: () => void): void;
+}
+
+/** A question of a backend, on its way. */
+export interface Question {
+  /** The id the client knows, as JSON text. */
+  readonly id: string;
+  /** Called when the answer has come. */
+  readonly onAnswer: (() => void) | undefined;
 }
 
 /** Where messages outside of calls go. */

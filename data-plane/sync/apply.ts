@@ -9,7 +9,8 @@ import { notifySession } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
 import { changedKinds, type VirtualServer } from "../virtual-server.ts";
 
-const warmMs = 3_000;
+// How long new backends may hold up a swap: at the start nothing is served meanwhile, later an edit shall show within a second.
+const warmMs = { start: 3_000, later: 600 };
 const refreshMs = 20;
 
 export interface Live extends AsyncDisposable {
@@ -72,7 +73,7 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
       await Promise.race([
         Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)),
-        sleep(warmMs, undefined, { ref: false }),
+        sleep(runtime === emptyRuntime ? warmMs.start : warmMs.later, undefined, { ref: false }),
       ]);
       const previous = runtime;
       runtime = next;
