@@ -84,7 +84,7 @@ export async function directCalls(
     endSession: () => sessions.end(session),
     async [Symbol.asyncDispose]() {
       await sessions[Symbol.asyncDispose]();
-      await Promise.all(backends.map((backend) => backend[Symbol.asyncDispose]()));
+      await Promise.all(backends.map((backend) => backend.retire(0)));
     },
   };
 }
