@@ -3,9 +3,9 @@
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { createLimit } from "../backends/limit.ts";
-import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { projectResult } from "../mcp/project.ts";
-import { splice } from "../mcp/scan.ts";
+import { member, splice } from "../mcp/scan.ts";
 import { methods } from "../methods/registry.ts";
 import type { Relay } from "../relay/relay.ts";
 import type { Session } from "../session/session.ts";
@@ -47,11 +47,11 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
 }
 
 /** Takes a notification or an answer; gives why it is refused. */
-export function takeMessage({ server, session, relay, log }: Place, { message, params }: ReadMessage): string | undefined {
+export function takeMessage({ server, session, relay, log }: Place, { message }: ReadMessage): string | undefined {
   if (message.method === undefined)
     return relay.answer(session, server.backends, message) ? undefined : "this answers no question of ours";
   if (message.method === "notifications/cancelled") {
-    session.calls.get(JSON.stringify(params.requestId))?.abort(new Error("cancelled by the client"));
+    session.calls.get(rawParam(message, "requestId"))?.abort(new Error("cancelled by the client"));
   } else if (message.method === "notifications/roots/list_changed") {
     for (const backend of server.backends.values()) {
       backend
@@ -60,6 +60,12 @@ export function takeMessage({ server, session, relay, log }: Place, { message, p
     }
   }
   return undefined;
+}
+
+/** The text of a parameter as the client wrote it; empty, which is no value, when there is none. */
+function rawParam({ json, params }: Message, key: string): string {
+  const span = params && member(json, params.start, key);
+  return span ? json.toString("utf8", span.start, span.end) : "";
 }
 
 /** The response as a client of the session's revision can read it. */

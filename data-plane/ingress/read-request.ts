@@ -17,6 +17,8 @@ export interface Refusal {
 }
 
 const batchMax = 100;
+/** As the string is written, escapes included. */
+const idBytesMax = 256;
 
 /** One message, or, as MCP 2025-03-26 alone has it, a batch of them. */
 export function readRequest(body: Buffer): ReadMessage | ReadMessage[] | Refusal {
@@ -35,9 +37,24 @@ export function readRequest(body: Buffer): ReadMessage | ReadMessage[] | Refusal
 
 function readOne(json: Buffer, parsed: unknown): ReadMessage {
   const message = readMessage(json);
+  if (message.method !== undefined) checkId(message);
   const { params = {} } = parsed as { params?: unknown };
   if (typeof params !== "object" || params === null || Array.isArray(params)) throw new Error('"params" is not an object');
   return { message, params: params as Record<string, unknown> };
+}
+
+/**
+ * Refuses ids of requests that two readers may take for different ones: the answer could not be told from another's.
+ * Answers carry ids of ours. Source: MCP 2025-11-25, base protocol, requests: a string or an integer, not null.
+ */
+function checkId({ id, idSpan }: Message): void {
+  if (!idSpan) return;
+  if (id === undefined) throw new Error('"id" is null; a request has one, a notification leaves it out');
+  if (id.startsWith('"')) {
+    if (Buffer.byteLength(id) - 2 > idBytesMax) throw new Error(`"id" is longer than ${idBytesMax} bytes`);
+  } else if (id === "-0" || !/^-?\d+$/.test(id) || !Number.isSafeInteger(Number(id))) {
+    throw new Error('"id" is neither a string nor an integer within 2^53 - 1');
+  }
 }
 
 function refusal(message: string): Refusal {
