@@ -147,9 +147,11 @@ function listen(server: Server, { host, port }: DataPlaneOptions): Promise<void>
 async function drain(server: Server, endStreams: () => void): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   endStreams();
-  server.closeIdleConnections();
+  // A connection whose call has just ended is idle only then, so idle ones are closed again and again.
+  const idle = setInterval(() => server.closeIdleConnections(), 50);
   const force = setTimeout(() => server.closeAllConnections(), drainMs);
   await closed;
+  clearInterval(idle);
   clearTimeout(force);
 }
 

@@ -14,8 +14,9 @@ import {
   originValidationResponse,
   WebStandardStreamableHTTPServerTransport,
 } from "@modelcontextprotocol/server";
+import { type Changes, createChanges } from "./fixture/changes.ts";
 import { createEventStore } from "./fixture/event-store.ts";
-import { type Changes, createChanges, createFixtureServer } from "./fixture/server.ts";
+import { createFixtureServer } from "./fixture/server.ts";
 
 /** Which revisions the fixture speaks: up to 2025-11-25 with sessions, 2026-07-28 without, or both. */
 export type FixtureEras = "session" | "stateless" | "both";
