@@ -1,6 +1,7 @@
 // THE REQUEST PATH, in order: guard → probes → MCP endpoint → the older SSE endpoint → not found.
 import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
+import { reasonOf } from "../backends/errors.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
@@ -22,9 +23,21 @@ export interface AppOptions extends McpOptions {
 export function createApp(options: AppOptions): Koa {
   const app = new Koa();
   app.silent = true;
-  app.on("error", (error) => options.log.error({ err: error }, "a request failed"));
+  app.on("error", (error: Error, ctx?: Context) => {
+    // With its stack and the bytes it came from, what a client does to its own connection would fill the log.
+    if (isClientGone(error, ctx)) options.log.debug({ reason: reasonOf(error) }, "a client went away");
+    else options.log.error({ err: error }, "a request failed");
+  });
   for (const step of [guard(options.origin), probes(options.runtime), mcp(options), olderMcp(options), notFound]) app.use(step);
   return app;
+}
+
+const departures = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"]);
+
+/** Whether the client's connection failed, rather than what we did with the request. */
+function isClientGone(error: Error & { code?: string }, ctx: Context | undefined): boolean {
+  const socket = ctx?.req.socket;
+  return socket !== undefined && (socket.errored === error || (socket.destroyed && departures.has(error.code ?? "")));
 }
 
 function guard(rules: OriginRules): Middleware {
