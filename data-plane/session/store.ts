@@ -4,7 +4,7 @@ import type { Session } from "./session.ts";
 import type { SessionIds } from "./session-ids.ts";
 
 export interface SessionStore extends AsyncDisposable {
-  /** Opens a session; undefined when all places are taken by sessions with calls in flight. */
+  /** Opens a session; undefined when all places are taken by sessions that are in use. */
   create(
     facts: Pick<Session, "virtualServer" | "identity" | "protocolVersion" | "clientInfo" | "capabilities">,
   ): Session | undefined;
@@ -25,10 +25,13 @@ interface Entry {
 export interface SessionStoreOptions {
   /** A session unused for so long is ended. */
   readonly idleMs: number;
-  /** Beyond it the one idle for longest makes room. */
+  /** Beyond it the one idle for longest makes room, if any is idle. */
   readonly sessionsMax: number;
   readonly ids: SessionIds;
 }
+
+// Whoever opens sessions without end shall not end those that others work with.
+const evictableAfterMs = 60_000;
 
 /** Empty at first. */
 export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOptions): SessionStore {
@@ -63,7 +66,7 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
   return {
     create(facts) {
       if (entries.size >= sessionsMax) {
-        const idle = entries.values().find(({ session }) => session.calls.size === 0);
+        const idle = entries.values().find(({ session }) => isEvictable(session));
         if (!idle) return undefined;
         end(idle.session);
       }
@@ -98,4 +101,8 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
       for (const { session } of [...entries.values()]) end(session);
     },
   };
+}
+
+function isEvictable({ calls, stream, usedAtMs }: Session): boolean {
+  return calls.size === 0 && stream === undefined && performance.now() - usedAtMs >= evictableAfterMs;
 }
