@@ -14,6 +14,9 @@ import type { ReadMessage } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 
 const joinMs = 2_000;
+// Sessions keep both for as long as they live, and every new spelling of capabilities costs a view.
+const clientInfoBytesMax = 4 * 1024;
+const capabilitiesBytesMax = 8 * 1024;
 
 export interface Opening {
   readonly server: VirtualServer;
@@ -44,18 +47,27 @@ export async function createSession(
     const span = message.params && member(message.json, message.params.start, key);
     return span && message.json.subarray(span.start, span.end);
   };
+  const [clientInfoJson, capabilitiesJson] = [raw("clientInfo"), raw("capabilities")];
+  if (bytesOf(clientInfoJson) > clientInfoBytesMax || bytesOf(capabilitiesJson) > capabilitiesBytesMax) {
+    const limits = `clientInfo may have ${clientInfoBytesMax} bytes, capabilities ${capabilitiesBytesMax}`;
+    return { answer: errorResponse(id, { code: errorCodes.invalidParams, message: limits }) };
+  }
   const session = sessions.create({
     virtualServer: server.name,
     identity,
     protocolVersion: negotiate(protocolVersion),
-    clientInfo: raw("clientInfo")?.toString() ?? "{}",
-    capabilities: inOrder(raw("capabilities")),
+    clientInfo: clientInfoJson?.toString() ?? "{}",
+    capabilities: inOrder(capabilitiesJson),
   });
   if (!session) return undefined;
   // Backends that list more for a client like this get a moment to do so, the first time one comes.
   const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
   await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
   return { answer: resultResponse(id, initializeResult(server, session)), session };
+}
+
+function bytesOf(json: Buffer | undefined): number {
+  return json?.length ?? 0;
 }
 
 function isObject(value: unknown): value is object {
