@@ -32,6 +32,7 @@ export async function directCalls(
   capabilities: Readonly<Record<string, unknown>> = {},
 ): Promise<DirectCalls> {
   const log = pino({ level: "silent" });
+  await using stack = new AsyncDisposableStack();
   const backends = Object.entries(urls).map(([name, url]) =>
     createBackend({
       spec: create(BackendSchema, { name, url, transport: "streamable-http" }),
@@ -42,6 +43,8 @@ export async function directCalls(
       onChange: () => undefined,
     }),
   );
+  // Whatever fails from here on: a backend that nobody lets go of is watched for ever.
+  for (const backend of backends) stack.defer(() => backend.retire(0));
   await Promise.all(backends.map(({ firstAttempt }) => firstAttempt));
   const aggregation = create(AggregationSchema, {
     conflictResolution: "priority",
@@ -49,11 +52,8 @@ export async function directCalls(
   });
   const spec = create(VirtualServerSchema, { aggregation });
   const server = createVirtualServer({ name: "v", spec, authenticate: () => undefined, backends });
-  const sessions = createSessionStore({
-    idleMs: 60_000,
-    sessionsMax: 1,
-    ids: { mint: () => randomUUID(), ownerOf: () => undefined },
-  });
+  const ids = { mint: () => randomUUID(), ownerOf: () => undefined };
+  const sessions = stack.use(createSessionStore({ idleMs: 60_000, sessionsMax: 1, ids }));
   const session = sessions.create({
     virtualServer: "v",
     identity: { issuer: "i", subject: "s" },
@@ -67,6 +67,7 @@ export async function directCalls(
     backends.map(({ name, catalog }) => ({ backend: name, catalog })),
   );
   const sent: string[] = [];
+  const owned = stack.move();
   return {
     session,
     server,
@@ -82,9 +83,6 @@ export async function directCalls(
       return { message, id, params, session, server, view, limit, notify, relay };
     },
     endSession: () => sessions.end(session),
-    async [Symbol.asyncDispose]() {
-      await sessions[Symbol.asyncDispose]();
-      await Promise.all(backends.map((backend) => backend.retire(0)));
-    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
