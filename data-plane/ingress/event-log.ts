@@ -1,39 +1,68 @@
 // One event stream to a client. It outlives the connection that carries it: a client that was cut off comes back with the
 // id of the last event it saw, and gets what came after. Source: MCP 2025-11-25, transports, resumability and redelivery.
 import type { ServerResponse } from "node:http";
+import type { Holder } from "./byte-budget.ts";
 
-export interface EventLog {
+export interface EventLog extends Holder {
   /** Part of every event id. */
   readonly name: string;
   /** Sends a message, now or when the client is back. When the client is slow: a promise to wait for before the next. */
   write(message: Buffer): Promise<void> | undefined;
-  /** Nothing comes after; the log stays for a client that missed something. */
+  /** Nothing comes after; what is kept stays for a client that missed something. */
   end(): void;
   /** Carries the stream on this response from now on, beginning after the event `after`. */
   attach(response: ServerResponse, after?: number): void;
   readonly isAttached: boolean;
+  /** When it ended, milliseconds of the monotonic clock; undefined while it goes on. */
+  readonly endedAtMs: number | undefined;
+  /** Drops what is kept, which nobody can come back for then. What is being sent is not affected. */
+  forget(): void;
+}
+
+export interface EventLogOptions {
+  readonly name: string;
+  /** An event with an id and no data comes first, so that the stream can be resumed from the start. */
+  readonly hasPriming: boolean;
+  /** Hears that no client is attached any more. */
+  readonly onDetached?: () => void;
+  /** Hears that `keptBytes` is another. */
+  readonly onKept?: () => void;
+  readonly onEnded?: () => void;
 }
 
 const keptBytesMax = 128 * 1024;
+// What is larger, and has been sent to its end, is not worth its memory: hardly anybody comes back for what they have.
+const sentBytesMax = 256 * 1024;
+// An event's object, and what a small one pins of a buffer it shares with others.
+const eventOverheadBytes = 128;
 const queueBytesMax = 128 * 1024;
 const stalledMs = 30_000;
 const keepAliveMs = 15_000;
 const retryMs = 1_000;
 
-/** `hasPriming`: an event with an id and no data comes first, so that the stream can be resumed from the start. */
-export function createEventLog(options: { name: string; hasPriming: boolean; onDetached?: () => void }): EventLog {
+/** Empty, and attached to no client yet. */
+export function createEventLog(options: EventLogOptions): EventLog {
   const { name, hasPriming } = options;
   const events: { readonly number: number; readonly bytes: Buffer }[] = [];
   let keptBytes = 0;
   let lastNumber = 0;
-  let isEnded = false;
+  let endedAtMs: number | undefined;
   let carrier: ServerResponse | undefined;
 
   function keep(bytes: Buffer): void {
     events.push({ number: lastNumber, bytes });
-    keptBytes += bytes.length;
+    keptBytes += bytes.length + eventOverheadBytes;
     // The newest is kept whatever its size: it may be the answer.
-    while (keptBytes > keptBytesMax && events.length > 1) keptBytes -= (events.shift() as { bytes: Buffer }).bytes.length;
+    while (keptBytes > keptBytesMax && events.length > 1)
+      keptBytes -= (events.shift() as { bytes: Buffer }).bytes.length + eventOverheadBytes;
+    options.onKept?.();
+  }
+
+  function forget(): void {
+    if (keptBytes === 0) return;
+    events.length = 0;
+    keptBytes = 0;
+    options.onKept?.();
   }
 
   function carry(bytes: Buffer): Promise<void> | undefined {
@@ -48,16 +77,25 @@ export function createEventLog(options: { name: string; hasPriming: boolean; onD
     get isAttached() {
       return carrier !== undefined;
     },
+    get keptBytes() {
+      return keptBytes;
+    },
+    get endedAtMs() {
+      return endedAtMs;
+    },
+    forget,
     write(message) {
-      if (isEnded) return undefined;
+      if (endedAtMs !== undefined) return undefined;
       lastNumber++;
       const bytes = toEvent(message, `${name}-${lastNumber}`);
       keep(bytes);
       return carry(bytes);
     },
     end() {
-      isEnded = true;
+      if (endedAtMs !== undefined) return;
+      endedAtMs = performance.now();
       carrier?.end();
+      options.onEnded?.();
     },
     attach(response, after) {
       carrier?.end();
@@ -66,7 +104,10 @@ export function createEventLog(options: { name: string; hasPriming: boolean; onD
       if (after === undefined && hasPriming) response.write(`id: ${name}-0\nretry: ${retryMs}\ndata:\n\n`);
       else response.flushHeaders();
       for (const { number, bytes } of events) if (number > (after ?? 0)) response.write(bytes);
-      if (isEnded) return void response.end();
+      response.once("finish", () => {
+        if (carrier === response && endedAtMs !== undefined && keptBytes > sentBytesMax) forget();
+      });
+      if (endedAtMs !== undefined) return void response.end();
       const keepAlive = setInterval(() => carry(comment), keepAliveMs);
       response.once("close", () => {
         clearInterval(keepAlive);

@@ -1,21 +1,37 @@
 // The event streams of one session: those that carry calls, and the one for what is said outside of calls.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { attachStream, type Session } from "../session/session.ts";
+import { type ByteBudget, createByteBudget } from "./byte-budget.ts";
 import { createEventLog, type EventLog, readEventId } from "./event-log.ts";
 
 const logsMax = 16;
 const awayMs = 60_000;
+/** How long a stream that has ended can still be resumed. */
+const endedMs = 60_000;
+const sessionBytesMax = 1024 * 1024;
+const processBytesMax = 64 * 1024 * 1024;
 
 interface Streams {
+  /** Those that can be resumed, oldest first. */
   readonly logs: Map<string, EventLog>;
+  readonly budget: ByteBudget;
+  /** Drops a log: nobody can resume it any more. */
+  drop(log: EventLog): void;
+  /** Drops logs that have ended, each in its time. */
+  expire(): void;
   count: number;
+  /** The session has ended. */
+  isOver: boolean;
 }
 
 const streamsOf = new WeakMap<Session, Streams>();
 
-/** A new stream for a call. */
-export function openCallLog(session: Session): EventLog {
-  return openLog(session);
+// One process has one memory, whoever keeps something in it.
+const processBudget = createByteBudget(processBytesMax);
+
+/** A new stream for a call. `keptMs`: how long it can be resumed after its end, default 60 s. */
+export function openCallLog(session: Session, keptMs = endedMs): EventLog {
+  return openLog(session, { keptMs });
 }
 
 /** Answers a GET: goes on with the stream that `Last-Event-ID` names, else opens the session's stream. */
@@ -31,13 +47,14 @@ export function serveStream(session: Session, request: IncomingMessage, response
 function openSessionStream(session: Session, response: ServerResponse): void {
   const closed = new AbortController();
   let away: NodeJS.Timeout | undefined;
-  const log = openLog(session, () => {
+  const onDetached = (): void => {
     // A client that comes back within a minute finds its stream as if it had never been away.
     away = setTimeout(() => {
       if (!log.isAttached) stream.end();
     }, awayMs).unref();
     session.usedAtMs = performance.now();
-  });
+  };
+  const log = openLog(session, { keptMs: endedMs, onDetached });
   const stream = {
     send: log.write,
     closed: closed.signal,
@@ -52,19 +69,61 @@ function openSessionStream(session: Session, response: ServerResponse): void {
   attachStream(session, stream);
 }
 
-function openLog(session: Session, onDetached?: () => void): EventLog {
-  const streams = streamsOf.get(session) ?? { logs: new Map(), count: 0 };
-  streamsOf.set(session, streams);
+function openLog(session: Session, { keptMs, onDetached }: { keptMs: number; onDetached?: () => void }): EventLog {
+  const streams = streamsOf.get(session) ?? createStreams(session, keptMs);
   const name = `s${(streams.count++).toString(36)}`;
-  const hasPriming = session.protocolVersion >= "2025-11-25"; // older clients stumble over events without data
-  const log = createEventLog({ name, hasPriming, ...(onDetached ? { onDetached } : {}) });
-  if (streams.logs.size >= logsMax) dropOne(streams.logs);
+  const log = createEventLog({
+    name,
+    hasPriming: session.protocolVersion >= "2025-11-25", // older clients stumble over events without data
+    ...(onDetached ? { onDetached } : {}),
+    onKept() {
+      // A stream that nobody can resume goes on for those who listen to it.
+      if (streams.logs.get(name) !== log) log.forget();
+      streams.budget.note(log);
+      processBudget.note(log);
+    },
+    onEnded: streams.expire,
+  });
+  if (streams.isOver) return log;
+  if (streams.logs.size >= logsMax) dropOne(streams);
   streams.logs.set(name, log);
   return log;
 }
 
+function createStreams(session: Session, keptMs: number): Streams {
+  const logs = new Map<string, EventLog>();
+  let timer: NodeJS.Timeout | undefined;
+
+  function drop(log: EventLog): void {
+    logs.delete(log.name);
+    log.forget();
+  }
+
+  function expire(): void {
+    clearTimeout(timer);
+    const now = performance.now();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const log of logs.values()) {
+      if (log.endedAtMs === undefined) continue;
+      const leftMs = log.endedAtMs + keptMs - now;
+      if (leftMs <= 0) drop(log);
+      else nextMs = Math.min(nextMs, leftMs);
+    }
+    if (nextMs < Number.POSITIVE_INFINITY) timer = setTimeout(expire, nextMs).unref();
+  }
+
+  const streams = { logs, budget: createByteBudget(sessionBytesMax), drop, expire, count: 0, isOver: false };
+  streamsOf.set(session, streams);
+  session.onEnd(() => {
+    streams.isOver = true;
+    for (const log of logs.values()) drop(log);
+    clearTimeout(timer);
+  });
+  return streams;
+}
+
 /** Forgets the oldest log that no client is attached to, else the oldest. */
-function dropOne(logs: Map<string, EventLog>): void {
-  const idle = logs.values().find((log) => !log.isAttached) ?? logs.values().next().value;
-  if (idle) logs.delete(idle.name);
+function dropOne({ logs, drop }: Streams): void {
+  const log = logs.values().find((one) => !one.isAttached) ?? logs.values().next().value;
+  if (log) drop(log);
 }
