@@ -5,7 +5,17 @@ import { readRequest } from "./read-request.ts";
 const ping = (id: string) => `{"jsonrpc":"2.0","id":${id},"method":"ping"}`;
 const read = (body: string) => readRequest(Buffer.from(body));
 
-const ids = ["0", "-1", "9007199254740991", "-9007199254740991", '""', '"é"', '"\\u00e9"', `"${"x".repeat(256)}"`];
+const ids = [
+  "0",
+  "-1",
+  "9007199254740991",
+  "-9007199254740992",
+  "12345678901234567890",
+  '""',
+  '"é"',
+  '"\\u00e9"',
+  `"${"x".repeat(256)}"`,
+];
 for (const id of ids) {
   test(`a request may have the id ${id.slice(0, 30)}, and keeps it as it is written`, () => {
     const one = read(ping(id));
@@ -15,7 +25,7 @@ for (const id of ids) {
 }
 
 const badIds = [
-  ...["null", "1.0", "1.5", "1e2", "1E2", "-0", "9007199254740992", "-9007199254740992", "12345678901234567890"],
+  ...["null", "1.0", "1.5", "1e2", "1E2", "-0", "007", "9".repeat(40)],
   ...["{}", "[]", "true", `"${"x".repeat(257)}"`, `"${"é".repeat(129)}"`],
 ];
 for (const id of badIds) {

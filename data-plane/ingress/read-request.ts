@@ -52,8 +52,9 @@ function checkId({ id, idSpan }: Message): void {
   if (id === undefined) throw new Error('"id" is null; a request has one, a notification leaves it out');
   if (id.startsWith('"')) {
     if (Buffer.byteLength(id) - 2 > idBytesMax) throw new Error(`"id" is longer than ${idBytesMax} bytes`);
-  } else if (id === "-0" || !/^-?\d+$/.test(id) || !Number.isSafeInteger(Number(id))) {
-    throw new Error('"id" is neither a string nor an integer within 2^53 - 1');
+  } else if (!/^(0|-?[1-9]\d{0,31})$/.test(id)) {
+    // However large: it is carried as it is written. But 1.0, 1e0 and -0 are other words for ids that others may have.
+    throw new Error('"id" is neither a string nor an integer in plain digits');
   }
 }
 
