@@ -2,6 +2,7 @@
 // id of the last event it saw, and gets what came after. Source: MCP 2025-11-25, transports, resumability and redelivery.
 import type { ServerResponse } from "node:http";
 import type { Holder } from "./byte-budget.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface EventLog extends Holder {
   /** Part of every event id. */
@@ -36,7 +37,6 @@ const sentBytesMax = 256 * 1024;
 // An event's object, and what a small one pins of a buffer it shares with others.
 const eventOverheadBytes = 128;
 const queueBytesMax = 128 * 1024;
-const stalledMs = 30_000;
 const keepAliveMs = 15_000;
 const retryMs = 1_000;
 
@@ -48,6 +48,7 @@ export function createEventLog(options: EventLogOptions): EventLog {
   let lastNumber = 0;
   let endedAtMs: number | undefined;
   let carrier: ServerResponse | undefined;
+  let reading: Promise<void> | undefined;
 
   function keep(bytes: Buffer): void {
     events.push({ number: lastNumber, bytes });
@@ -69,7 +70,11 @@ export function createEventLog(options: EventLogOptions): EventLog {
     if (!carrier || carrier.destroyed) return undefined;
     carrier.write(bytes);
     if (carrier.writableLength <= queueBytesMax) return undefined;
-    return readBy(carrier);
+    // All writers wait for the same; a client that stops reading is cut off, and the log has what it missed.
+    reading ??= readBy(carrier).finally(() => {
+      reading = undefined;
+    });
+    return reading;
   }
 
   return {
@@ -101,6 +106,7 @@ export function createEventLog(options: EventLogOptions): EventLog {
       carrier?.end();
       carrier = response;
       response.writeHead(200, eventStreamHeaders);
+      cutWhenStalled(response);
       if (after === undefined && hasPriming) response.write(`id: ${name}-0\nretry: ${retryMs}\ndata:\n\n`);
       else response.flushHeaders();
       for (const { number, bytes } of events) if (number > (after ?? 0)) response.write(bytes);
@@ -119,12 +125,10 @@ export function createEventLog(options: EventLogOptions): EventLog {
   };
 }
 
-/** Settles when a client has read what was sent. One that reads nothing for long is cut off; the log has what it missed. */
+/** Settles when a client has read what was sent, or is gone. */
 function readBy(carrier: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => carrier.destroy(), stalledMs);
     const done = (): void => {
-      clearTimeout(timer);
       carrier.off("drain", done).off("close", done);
       resolve();
     };
@@ -138,7 +142,7 @@ const comment = Buffer.from(": keep-alive\n\n");
 const eventStreamHeaders = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
 
 /** One event with a JSON text as data. A text with line breaks takes several data lines; they are white space in JSON. */
-export function toEvent(message: Buffer, id: string): Buffer {
+function toEvent(message: Buffer, id: string): Buffer {
   const head = Buffer.from(`id: ${id}\ndata: `);
   if (!message.includes(0x0a) && !message.includes(0x0d)) return Buffer.concat([head, message, eventEnd]);
   const lines = message.toString().split(/\r\n|\n|\r/);

@@ -25,7 +25,7 @@ for (const id of ids) {
 }
 
 const badIds = [
-  ...["null", "1.0", "1.5", "1e2", "1E2", "-0", "007", "9".repeat(40)],
+  ...["null", "1.0", "1.5", "1e2", "1E2", "-0", "9".repeat(40)],
   ...["{}", "[]", "true", `"${"x".repeat(257)}"`, `"${"é".repeat(129)}"`],
 ];
 for (const id of badIds) {
