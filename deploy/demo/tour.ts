@@ -9,7 +9,7 @@ import { eventually } from "../../test/support/eventually.ts";
 import { type RunningVmcp, startEverything, startVmcp } from "../../test/support/processes.ts";
 import { bold, dim, seconds, step, table } from "./terminal.ts";
 
-const configPath = join(import.meta.dirname, "vmcp-config.yaml");
+const configPath = join(import.meta.dirname, "../examples/demo.yaml");
 const adminPort = 7400;
 const startupMs = 60_000;
 
