@@ -1,8 +1,13 @@
 // What a backend offers, as it last listed it, every item in the backend's own bytes.
-import { errorCodes, type Message, parseSpan, readMessage, request } from "../mcp/json-rpc.ts";
+//
+// Lists of many backends are joined byte by byte, so an item that is not JSON would spoil them all. Items that can't be
+// passed on are left out, and a list that can't be had stays as it was; both are told to the operator.
+import { isUtf8 } from "node:buffer";
+import { errorCodes, type Message, readMessage, request } from "../mcp/json-rpc.ts";
 import { elements, member } from "../mcp/scan.ts";
-import { BackendError } from "./errors.ts";
+import { BackendError, reasonOf } from "./errors.ts";
 import type { Leg, ServerFacts } from "./leg.ts";
+import { printable } from "./lines.ts";
 
 /** One tool, prompt, resource or template. */
 export interface CatalogItem {
@@ -34,58 +39,132 @@ const pagesMax = 1_000;
 const itemsMax = 10_000;
 const catalogBytesMax = 32 * 1024 * 1024;
 
-/** Lists everything the backend says it has; throws BackendError. */
-export async function listCatalog(leg: Leg, signal: AbortSignal): Promise<Catalog> {
-  const [tools, prompts, resources, templates] = await Promise.all([
-    listAll(leg, "tools", signal),
-    listAll(leg, "prompts", signal),
-    listAll(leg, "resources", signal),
-    listAll(leg, "templates", signal),
-  ]);
-  return { facts: leg.facts, tools, prompts, resources, templates };
+/** Something that is wrong with one list; the reason is fit for operators. */
+export interface ListProblem {
+  readonly kind: ListKind;
+  readonly reason: string;
+  /** The list could not be had, so it is as it was; else some items are left out. */
+  readonly isStale: boolean;
 }
 
-async function listAll(leg: Leg, kind: ListKind, signal: AbortSignal): Promise<CatalogItem[]> {
-  const { method, field, key, capability } = listKinds[kind];
-  if (leg.facts.capabilities[capability] === undefined) return [];
+export interface Listing {
+  readonly catalog: Catalog;
+  readonly problems: readonly ListProblem[];
+}
+
+/**
+ * Lists everything the backend says it has. A list that fails is taken from `previous`. Throws BackendError when the session
+ * is over, and when no list could be had.
+ */
+export async function listCatalog(leg: Leg, signal: AbortSignal, previous?: Catalog): Promise<Listing> {
+  const kinds = Object.keys(listKinds) as ListKind[];
+  const wanted = kinds.filter((kind) => leg.facts.capabilities[listKinds[kind].capability] !== undefined);
+  const outcomes = await Promise.allSettled(wanted.map((kind) => listAll(leg, kind, signal)));
+  const failures = outcomes.filter((outcome) => outcome.status === "rejected").map(({ reason }) => reason as unknown);
+  const isOver =
+    leg.closedBy !== undefined || failures.some((error) => error instanceof BackendError && error.code === "session_gone");
+  if (failures.length > 0 && (isOver || failures.length === wanted.length)) throw failures[0];
+
+  const lists: Record<ListKind, readonly CatalogItem[]> = { tools: [], prompts: [], resources: [], templates: [] };
+  const problems: ListProblem[] = [];
+  for (const [i, kind] of wanted.entries()) {
+    const outcome = outcomes[i] as PromiseSettledResult<ReadList>;
+    if (outcome.status === "fulfilled") {
+      lists[kind] = outcome.value.items;
+      if (outcome.value.skipped) problems.push({ kind, reason: outcome.value.skipped, isStale: false });
+    } else {
+      lists[kind] = previous?.[kind] ?? [];
+      problems.push({ kind, reason: reasonOf(outcome.reason), isStale: true });
+    }
+  }
+  return { catalog: { facts: leg.facts, ...lists }, problems };
+}
+
+interface ReadList {
+  readonly items: readonly CatalogItem[];
+  /** Why items are left out, if any are. */
+  readonly skipped: string | undefined;
+}
+
+async function listAll(leg: Leg, kind: ListKind, signal: AbortSignal): Promise<ReadList> {
+  const { method, field, key } = listKinds[kind];
   const items = new Map<string, CatalogItem>(); // a name that is listed twice is one thing; the first wins
   const cursors = new Set<string>();
   let cursor: string | undefined;
   let bytes = 0;
+  let seen = 0;
+  let skipped = 0;
+  let firstFault = "";
+  const all = (): ReadList => ({
+    items: [...items.values()],
+    skipped: skipped === 0 ? undefined : `${method}: ${skipped} of ${seen} items left out; ${firstFault}`,
+  });
   for (let page = 0; page < pagesMax; page++) {
     const params = cursor === undefined ? undefined : `{"cursor":${cursor}}`;
     const response = await leg.request(readMessage(request(method, params, `"vmcp-${kind}-${page}"`)), { signal });
-    if (response.error && isUnknownMethod(response)) return [...items.values()];
+    if (response.error && isUnknownMethod(response)) return all();
+    if (response.error) throw bad(`${method} was refused: ${printable(errorText(response), 200)}`);
     const start = response.result?.start;
     const list = start === undefined ? undefined : member(response.json, start, field);
-    if (start === undefined || !list)
-      throw new BackendError("bad_answer", "not_executed", `${method} was answered without "${field}"`);
+    if (start === undefined || !list) throw bad(`${method} was answered without "${field}"`);
     for (const { start, end } of elements(response.json, list.start)) {
       const item = readItem(response.json.subarray(start, end), key);
-      if (!items.has(item.key)) items.set(item.key, item);
+      seen++;
+      if (typeof item === "string") {
+        firstFault ||= `item ${seen} ${item}`;
+        skipped++;
+      } else if (!items.has(item.key)) items.set(item.key, item);
     }
     bytes += response.json.length;
-    if (items.size > itemsMax || bytes > catalogBytesMax)
-      throw new BackendError("bad_answer", "not_executed", `${method} gives more than we hold`);
-    const next = member(response.json, start, "nextCursor");
-    cursor = next && response.json.toString("utf8", next.start, next.end);
-    if (cursor === undefined || cursor === "null") return [...items.values()];
-    if (cursors.has(cursor)) throw new BackendError("bad_answer", "not_executed", `${method} gives the same cursor twice`);
+    if (seen > itemsMax || bytes > catalogBytesMax) throw bad(`${method} gives more than we hold`);
+    cursor = readCursor(response, start, method);
+    if (cursor === undefined) return all();
+    if (cursors.has(cursor)) throw bad(`${method} gives the same cursor twice`);
     cursors.add(cursor);
   }
-  throw new BackendError("bad_answer", "not_executed", `${method} has more than ${pagesMax} pages`);
+  throw bad(`${method} has more than ${pagesMax} pages`);
 }
 
-function readItem(json: Buffer, key: string): CatalogItem {
-  const span = member(json, 0, key);
-  const value: unknown = span && JSON.parse(json.toString("utf8", span.start, span.end));
-  if (typeof value !== "string") throw new BackendError("bad_answer", "not_executed", `a listed item has no "${key}"`);
-  return { key: value, json: Buffer.from(json) };
+function bad(message: string): BackendError {
+  return new BackendError("bad_answer", "not_executed", message);
+}
+
+/** The item, or what is wrong with it. */
+function readItem(json: Buffer, key: string): CatalogItem | string {
+  const value = parsed(json);
+  if (value === undefined) return "is not JSON in UTF-8";
+  const name: unknown = typeof value === "object" && value !== null ? (value as Record<string, unknown>)[key] : undefined;
+  return typeof name === "string" && name !== "" ? { key: name, json: Buffer.from(json) } : `has no "${key}"`;
+}
+
+/** JSON text of the next page's cursor. It goes back as it came, so it has to be sound. */
+function readCursor({ json }: Message, resultStart: number, method: string): string | undefined {
+  const span = member(json, resultStart, "nextCursor");
+  if (!span) return undefined;
+  const text = json.subarray(span.start, span.end);
+  const value = parsed(text);
+  if (value === null) return undefined;
+  if (typeof value !== "string" && typeof value !== "number") throw bad(`${method} gives a cursor that is not a string`);
+  return text.toString();
+}
+
+/** Undefined when it is not JSON in UTF-8. */
+function parsed(json: Buffer): unknown {
+  try {
+    return isUtf8(json) ? JSON.parse(json.toString()) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function errorText({ json, error }: Message): Buffer {
+  return json.subarray(error?.start ?? 0, error?.end ?? 0);
 }
 
 function isUnknownMethod(response: Message): boolean {
-  const error = parseSpan(response, response.error) as { code?: unknown } | undefined;
-  return error?.code === errorCodes.methodNotFound;
+  const { error } = response;
+  const value = error && (parsed(response.json.subarray(error.start, error.end)) as { code?: unknown } | null | undefined);
+  return value?.code === errorCodes.methodNotFound;
 }
 
 /** Whether two catalogs list the same bytes. */

@@ -2,14 +2,18 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "../mcp/json-rpc.ts";
 import { readMessage, request } from "../mcp/json-rpc.ts";
-import { type Catalog, listCatalog } from "./catalog.ts";
+import { type Catalog, type ListProblem, listCatalog } from "./catalog.ts";
 import { BackendError } from "./errors.ts";
 import type { Leg } from "./leg.ts";
+import { createPace } from "./pace.ts";
 
 const attemptMs = 10_000;
 const pingMs = 5_000;
 const checkMs = 30_000;
 const settleMs = 50;
+const settleMostMs = 250;
+// A backend that says all the time that its lists changed costs us a listing, and everyone a new view, each time.
+const relist = { firstMs: 1_000, mostMs: 5_000 };
 const reopenMs = 1_000;
 const shortMs = 5_000;
 const backoffMs = { first: 250, most: 5_000 };
@@ -19,6 +23,8 @@ export interface WatchOptions {
   /** Hears what the backend says besides that its lists changed. */
   onMessage(message: Message): void;
   onCatalog(catalog: Catalog): void;
+  /** What is wrong with the lists is not what it was; none when all is well again. Comes before onCatalog. */
+  onProblems?(problems: readonly ListProblem[]): void;
   onFailure(error: unknown): void;
   readonly signal: AbortSignal;
 }
@@ -26,14 +32,15 @@ export interface WatchOptions {
 /** Runs until `signal`; never rejects. */
 export async function watchCatalog(options: WatchOptions): Promise<void> {
   const { signal } = options;
+  const list = createLister(options);
   let failures = 0;
   while (!signal.aborted) {
     let leg: Leg | undefined;
     try {
       leg = await options.open(deadline(signal, attemptMs));
-      options.onCatalog(await listCatalog(leg, deadline(signal, attemptMs)));
+      const isWhole = await list(leg);
       failures = 0;
-      await follow(leg, options);
+      await follow(leg, { ...options, list, isWhole });
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     }
@@ -43,8 +50,30 @@ export async function watchCatalog(options: WatchOptions): Promise<void> {
   }
 }
 
+/** Lists and tells of it; false when some list could not be had. Throws when none could. */
+type List = (leg: Leg) => Promise<boolean>;
+
+function createLister({ signal, onCatalog, onProblems }: WatchOptions): List {
+  let last: Catalog | undefined;
+  let told = "[]";
+  return async (leg) => {
+    const { catalog, problems } = await listCatalog(leg, deadline(signal, attemptMs), last);
+    last = catalog;
+    const telling = JSON.stringify(problems);
+    if (telling !== told) onProblems?.(problems);
+    told = telling;
+    onCatalog(catalog);
+    return !problems.some(({ isStale }) => isStale);
+  };
+}
+
+interface FollowOptions extends WatchOptions {
+  readonly list: List;
+  readonly isWhole: boolean;
+}
+
 /** Follows one connection; throws when it is broken. */
-async function follow(leg: Leg, options: WatchOptions): Promise<void> {
+async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   const { signal } = options;
   const stop = new AbortController();
   const ended = AbortSignal.any([signal, stop.signal]);
@@ -52,11 +81,26 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
   let isDirty = false;
   let hasStream = true;
   let isStreamOver = false;
+  let isWhole = options.isWhole;
+  let changes = 0;
+  const pace = createPace(relist);
 
   function hear(message: Message): undefined {
     if (!message.method?.endsWith("/list_changed")) return void options.onMessage(message);
     isDirty = true;
+    changes++;
     return void wake();
+  }
+  /** Waits until a change is the last one for a moment, and until it is time to list again. */
+  async function settle(): Promise<void> {
+    const pause = pace.waitMs(performance.now());
+    if (pause > settleMs) await sleep(pause - settleMs, undefined, { signal });
+    let heard: number;
+    const untilMs = performance.now() + settleMostMs;
+    do {
+      heard = changes;
+      await sleep(settleMs, undefined, { signal });
+    } while (heard !== changes && performance.now() < untilMs);
   }
   let shortStreams = 0;
   async function listen(): Promise<void> {
@@ -89,10 +133,11 @@ async function follow(leg: Leg, options: WatchOptions): Promise<void> {
         isDirty = true; // what changed meanwhile was told to nobody
         void listen();
       }
-      if (isDirty || !hasStream) {
-        await sleep(settleMs, undefined, { signal });
+      if (isDirty || !hasStream || !isWhole) {
+        await settle();
         isDirty = false;
-        options.onCatalog(await listCatalog(leg, deadline(signal, attemptMs)));
+        isWhole = await options.list(leg);
+        pace.done(performance.now());
       } else await ping(leg, signal);
     }
   } finally {
