@@ -51,6 +51,7 @@ export interface DataPlane extends AsyncDisposable {
 }
 
 const sessionsMax = 10_000;
+const connectionsMax = 10_000;
 const drainMs = 10_000;
 const secretBytesMin = 32;
 
@@ -85,6 +86,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   });
   const server = createServer(serverLimits, app.callback());
   server.keepAliveTimeout = 65_000; // longer than load balancers keep idle connections
+  server.maxConnections = connectionsMax;
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;

@@ -1,6 +1,7 @@
 // How a POST is answered: as one JSON body, or, as soon as something must be said before the answer, as an event stream.
 import type { ServerResponse } from "node:http";
 import type { EventLog } from "./event-log.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface Answer {
   /** Sends a message before the answer. When the client is slow: a promise to wait for before the next. */
@@ -51,8 +52,14 @@ export function createAnswer(response: ServerResponse, options: AnswerOptions): 
   };
 }
 
-/** Answers with one JSON body. */
-export function respondJson(response: ServerResponse, message: Buffer, headers: Record<string, string> = {}): void {
+/** Answers with one JSON body. `watch` sees to clients that do not read it. */
+export function respondJson(
+  response: ServerResponse,
+  message: Buffer,
+  headers: Record<string, string> = {},
+  watch = cutWhenStalled,
+): void {
   if (response.destroyed) return;
   response.writeHead(200, { ...headers, "content-type": "application/json", "content-length": message.length }).end(message);
+  if (response.writableLength > 0) watch(response); // nearly always the kernel has taken all of it by now
 }

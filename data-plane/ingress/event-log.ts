@@ -71,9 +71,12 @@ export function createEventLog(options: EventLogOptions): EventLog {
     carrier.write(bytes);
     if (carrier.writableLength <= queueBytesMax) return undefined;
     // All writers wait for the same; a client that stops reading is cut off, and the log has what it missed.
-    reading ??= readBy(carrier).finally(() => {
-      reading = undefined;
-    });
+    if (!reading) {
+      const settled = readBy(carrier).then(() => {
+        if (reading === settled) reading = undefined;
+      });
+      reading = settled;
+    }
     return reading;
   }
 
@@ -105,6 +108,7 @@ export function createEventLog(options: EventLogOptions): EventLog {
     attach(response, after) {
       carrier?.end();
       carrier = response;
+      reading = undefined;
       response.writeHead(200, eventStreamHeaders);
       cutWhenStalled(response);
       if (after === undefined && hasPriming) response.write(`id: ${name}-0\nretry: ${retryMs}\ndata:\n\n`);

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { Agent } from "undici";
 import { refuse } from "./refuse.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface OwnerForwarder extends AsyncDisposable {
   /** Whether a request was sent here by another replica; it is not sent on, or two confused replicas would play ball. */
@@ -40,6 +41,7 @@ export function createOwnerForwarder(): OwnerForwarder {
         const answer = await agent.request(body ? { ...options, body } : options);
         response.writeHead(answer.statusCode, pick(answer.headers, responseHeaders));
         response.flushHeaders();
+        cutWhenStalled(response);
         await pipeline(answer.body, response);
       } catch (error) {
         if (response.headersSent) response.destroy();

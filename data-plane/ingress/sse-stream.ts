@@ -2,6 +2,7 @@
 import type { ServerResponse } from "node:http";
 import type { ClientStream } from "../session/session.ts";
 import type { Answer } from "./answer.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface SseStream extends ClientStream {
   /** The answer to one request; the stream does not end before it. */
@@ -69,6 +70,7 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
   }
 
   response.writeHead(200, eventStreamHeaders);
+  cutWhenStalled(response);
   response.write(`event: endpoint\ndata: ${endpoint}\n\n`);
   const keepAlive = setInterval(() => write(comment, "unasked"), keepAliveMs);
   // The timer of the socket starts anew whenever anything moves, and watches what is left after the end too.
