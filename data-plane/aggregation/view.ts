@@ -104,7 +104,7 @@ function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines:
       else visible.push({ backend, original: item.key, wanted, item, needsTask: isTaskOnly && runsTasks(catalog.facts) });
     }
   }
-  return mergeNamed("tool", aggregation, visible, lines, ({ item, backend, original }, exposed) =>
+  return mergeNamed({ kind: "tool", aggregation, sources, offers: visible, lines }, ({ item, backend, original }, exposed) =>
     exposeTool(item, exposed, overrideOf(aggregation, backend, original)),
   );
 }
@@ -113,18 +113,27 @@ function mergePrompts(aggregation: Aggregation, sources: readonly Source[], line
   const offers = sources.flatMap(({ backend, catalog }) =>
     (catalog?.prompts ?? []).map((item) => ({ backend, original: item.key, wanted: item.key, item })),
   );
-  return mergeNamed("prompt", aggregation, offers, lines, ({ item }, exposed) => exposeTool(item, exposed, undefined));
+  return mergeNamed({ kind: "prompt", aggregation, sources, offers, lines }, ({ item }, exposed) =>
+    exposeTool(item, exposed, undefined),
+  );
+}
+
+interface Merging {
+  readonly kind: "tool" | "prompt";
+  readonly aggregation: Aggregation;
+  /** All of them: a prefix is its backend's even while that backend lists nothing. */
+  readonly sources: readonly Source[];
+  readonly offers: readonly Offer[];
+  readonly lines: ViewLine[];
 }
 
 function mergeNamed(
-  kind: "tool" | "prompt",
-  aggregation: Aggregation,
-  offers: readonly Offer[],
-  lines: ViewLine[],
+  { kind, aggregation, sources, offers, lines }: Merging,
   expose: (offer: Offer, exposed: string) => Buffer,
 ): Merged {
   const merged: Merged = { json: [], routes: new Map() };
-  for (const { candidate, exposed, decidedBy } of resolveNames(offers, aggregation)) {
+  const backends = sources.map(({ backend }) => backend);
+  for (const { candidate, exposed, decidedBy } of resolveNames(offers, aggregation, backends)) {
     const { backend, original } = candidate;
     lines.push({ kind, exposed: exposed ?? "", backend, original, decidedBy });
     if (exposed === undefined) continue;

@@ -64,6 +64,7 @@ export interface BackendOptions {
 
 const notifyMs = 5_000;
 const inFlightMax = 256;
+const problemsShown = 10;
 const gateway: ClientFacts = {
   protocolVersion: sessionVersions[0],
   clientInfo: JSON.stringify({ name: "vmcp", version: softwareVersion }),
@@ -99,6 +100,10 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       wasReady = state === "ready";
       if (wasReady) silences = 0;
       onChange();
+    },
+    onProblems(problems) {
+      if (problems.length > 0)
+        log.warn({ backend: spec.name, problems: problems.slice(0, problemsShown) }, "its lists are incomplete");
     },
     onSilence() {
       // Once may be a busy moment. Twice in a row, and what is ours of it is started anew.

@@ -2,7 +2,7 @@
 // can do, to each kind of client there is right now. Clients that declare the same share one listing.
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
-import { type Catalog, isSameCatalog } from "./catalog.ts";
+import { type Catalog, isSameCatalog, type ListProblem } from "./catalog.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
 import { watchCatalog } from "./watch.ts";
@@ -33,6 +33,8 @@ export interface CatalogsOptions {
   /** The backend can't tell clients apart, so there is only the base. */
   readonly isShared: boolean;
   readonly onMessage: (message: Message) => void;
+  /** What is wrong with its lists changed; nothing is when all is well again. */
+  readonly onProblems: (problems: readonly ListProblem[]) => void;
   /** It was asked and did not answer in time. */
   readonly onSilence: () => void;
   /** The state or a catalog changed. */
@@ -51,7 +53,15 @@ const idleMs = 60_000;
 const noCapabilities = "{}";
 
 /** Starts to watch at once. */
-export function watchCatalogs({ open, gateway, isShared, onMessage, onSilence, onChange }: CatalogsOptions): Catalogs {
+export function watchCatalogs({
+  open,
+  gateway,
+  isShared,
+  onMessage,
+  onProblems,
+  onSilence,
+  onChange,
+}: CatalogsOptions): Catalogs {
   const stop = new AbortController();
   const overlays = new Map<string, Overlay>();
   const first = Promise.withResolvers<void>();
@@ -62,6 +72,7 @@ export function watchCatalogs({ open, gateway, isShared, onMessage, onSilence, o
     open: (signal) => open(gateway, signal),
     signal: stop.signal,
     onMessage,
+    onProblems,
     onCatalog(listed) {
       const isNews = !base || !isSameCatalog(base, listed) || state.state !== "ready";
       base = listed;
