@@ -4,17 +4,37 @@ import type { ServerResponse } from "node:http";
 import { type Answer, respondJson } from "./answer.ts";
 import type { EventLog } from "./event-log.ts";
 
-/** An Answer for each of `count` requests. */
-export function createBatchAnswers(response: ServerResponse, count: number, openLog: () => EventLog): Answer {
+// As for a single request: who waits for the headers must not take us for dead.
+const silentMsDefault = 10_000;
+
+/** An Answer for each of `count` requests. After `silentMs` (default 10,000) it is a stream in any case. */
+export function createBatchAnswers(
+  response: ServerResponse,
+  count: number,
+  openLog: () => EventLog,
+  silentMs = silentMsDefault,
+): Answer {
   const answers: Buffer[] = [];
   let log: EventLog | undefined;
   let open = count;
+  const silence = setTimeout(startStream, silentMs);
+
+  function startStream(): EventLog {
+    clearTimeout(silence);
+    if (!log) {
+      log = openLog();
+      if (!response.destroyed) log.attach(response);
+      for (const answer of answers.splice(0)) void log.write(answer);
+    }
+    return log;
+  }
 
   function finish(message?: Buffer): void {
     if (message && log) void log.write(message);
     else if (message) answers.push(message);
     open--;
     if (open > 0) return;
+    clearTimeout(silence);
     if (log) log.end();
     else
       respondJson(
@@ -24,14 +44,7 @@ export function createBatchAnswers(response: ServerResponse, count: number, open
   }
 
   return {
-    notify(message) {
-      if (!log) {
-        log = openLog();
-        if (!response.destroyed) log.attach(response);
-        for (const answer of answers.splice(0)) void log.write(answer);
-      }
-      return log.write(message);
-    },
+    notify: (message) => startStream().write(message),
     respond: finish,
     close: () => finish(),
   };
