@@ -2,13 +2,17 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { Agent } from "undici";
+import { errorCodes } from "../mcp/json-rpc.ts";
 import { refuse } from "./refuse.ts";
 import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface OwnerForwarder extends AsyncDisposable {
   /** Whether a request was sent here by another replica; it is not sent on, or two confused replicas would play ball. */
   isForwarded(request: IncomingMessage): boolean;
-  /** Never rejects. An owner that can't be reached has taken the session with it: 404, so that the client opens another. */
+  /**
+   * Never rejects. An owner that can't be reached has taken the session with it: 404, so that the client opens another. One
+   * that takes the request and gives no answer: 504 or 502, and whether the request ran is not known.
+   */
   forward(owner: string, request: IncomingMessage, response: ServerResponse, body: Buffer | undefined): Promise<void>;
 }
 
@@ -24,10 +28,20 @@ const responseHeaders = [
   "x-accel-buffering",
 ];
 
+export interface OwnerLimits {
+  /**
+   * An owner that says nothing for so long is frozen, milliseconds. Default 15,000: one that works answers or opens a stream
+   * sooner, however long the call takes.
+   */
+  readonly headersMs?: number;
+  /** A stream without a byte for so long is cut, milliseconds. Default 45,000, three times what lies between comments. */
+  readonly idleMs?: number;
+}
+
 /** Keeps connections to the other replicas. */
-export function createOwnerForwarder(): OwnerForwarder {
-  // Answers take as long as backends and people do; only connecting has a limit here, the owner has the others.
-  const agent = new Agent({ connect: { timeout: 2_000 }, headersTimeout: 0, bodyTimeout: 0, keepAliveTimeout: 4_000 });
+export function createOwnerForwarder({ headersMs = 15_000, idleMs = 45_000 }: OwnerLimits = {}): OwnerForwarder {
+  const timeouts = { connect: { timeout: 2_000 }, headersTimeout: headersMs, bodyTimeout: idleMs, keepAliveTimeout: 4_000 };
+  const agent = new Agent(timeouts);
 
   return {
     isForwarded: ({ headers }) => headers[hopHeader] !== undefined,
@@ -46,13 +60,24 @@ export function createOwnerForwarder(): OwnerForwarder {
       } catch (error) {
         if (response.headersSent) response.destroy();
         else if (isNotSent(error)) refuse(response, 404, "no such session; initialize a new one");
-        else refuse(response, 502, "the replica that has the session did not answer");
+        else refuseUnknown(response, (error as { code?: string }).code === "UND_ERR_HEADERS_TIMEOUT");
       }
     },
     async [Symbol.asyncDispose]() {
       await agent.destroy();
     },
   };
+}
+
+/** The request may have run: a 404 would have the client send it again. */
+function refuseUnknown(response: ServerResponse, isTimeout: boolean): void {
+  const [status, reason, wording] = isTimeout
+    ? ([504, "owner_timeout", "did not answer in time"] as const)
+    : ([502, "owner_lost", "hung up"] as const);
+  refuse(response, status, `the replica that has the session ${wording}; whether the request took effect is not known`, {
+    code: errorCodes.internal,
+    data: { reason, outcome: "unknown" },
+  });
 }
 
 function isNotSent(error: unknown): boolean {

@@ -2,15 +2,18 @@
 import type { ServerResponse } from "node:http";
 import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
 
-/** `code` is the JSON-RPC code; the connection is closed when the request was not read to its end. */
-export function refuse(
-  response: ServerResponse,
-  status: number,
-  message: string,
-  options: { code?: number; headers?: Record<string, string> } = {},
-): void {
+interface RefusalOptions {
+  /** JSON-RPC code; default invalid request. */
+  readonly code?: number;
+  /** Of the JSON-RPC error. */
+  readonly data?: unknown;
+  readonly headers?: Record<string, string>;
+}
+
+/** The connection is closed when the request was not read to its end. */
+export function refuse(response: ServerResponse, status: number, message: string, options: RefusalOptions = {}): void {
   if (response.headersSent || response.destroyed) return;
-  const body = errorResponse(undefined, { code: options.code ?? errorCodes.invalidRequest, message });
+  const body = errorResponse(undefined, { code: options.code ?? errorCodes.invalidRequest, message, data: options.data });
   const close = response.req.complete ? {} : { connection: "close" };
   response
     .writeHead(status, { "content-type": "application/json", "content-length": body.length, ...close, ...options.headers })
