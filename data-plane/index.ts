@@ -80,7 +80,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     sse,
     origin: {
       isLoopback: isLoopback(options.host),
-      allowedHosts: (options.allowedHosts ?? []).map((host) => host.toLowerCase()),
+      allowedHosts: [...(options.allowedHosts ?? []), ...hostNameOf(options.advertise)].map((host) => host.toLowerCase()),
       allowedOrigins: options.allowedOrigins ?? [],
     },
   });
@@ -155,6 +155,12 @@ async function drain(server: Server, endStreams: () => void): Promise<void> {
   await closed;
   clearInterval(idle);
   clearTimeout(force);
+}
+
+/** The name other replicas call us by, so that their requests get in. */
+function hostNameOf(address: string | undefined): string[] {
+  const url = address === undefined ? null : URL.parse(address);
+  return url ? [url.hostname] : [];
 }
 
 function isLoopback(host: string): boolean {

@@ -4,9 +4,10 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { after, before, test } from "node:test";
 import { type Backend, plainTool, startBackend, textResult } from "../support/backend.ts";
-import { openRawSession, type RawSession } from "../support/client.ts";
+import { openRawSession, type RawSession, send } from "../support/client.ts";
 import { httpBackend } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
+import { startVmcp } from "../support/processes.ts";
 import { type Served, serve } from "../support/serve.ts";
 
 process.env.VMCP_LOG_LEVEL = "debug"; // the gateway inherits it
@@ -67,5 +68,13 @@ for (const [what, bytes, leave] of departures) {
     );
   });
 }
+
+test("a proxy lets in the name it told the other replicas, and no other", async () => {
+  const flags = ["--control-plane", "127.0.0.1:1", "--port", "0", "--advertise", "http://Mesh-A.internal:4483"];
+  await using proxy = await startVmcp(["proxy", "--id", "named", ...flags], { isReady: false });
+  const ask = async (host: string) => (await send(`${proxy.address}/health`, { headers: { host } })).status;
+  assert.equal(await ask("mesh-a.internal:4483"), 200);
+  assert.equal(await ask("mesh-b.internal:4483"), 403);
+});
 
 const isDeparture = ({ msg }: { msg?: string }) => msg === "a client went away";
