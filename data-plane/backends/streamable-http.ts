@@ -7,6 +7,7 @@ import { type Message, readMessage } from "../mcp/json-rpc.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { answerBytesMax, createExchange, type Exchange } from "./http-exchange.ts";
+import { readStream } from "./http-stream.ts";
 import {
   answerServerRequest,
   type ClientFacts,
@@ -141,15 +142,19 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
         await sleep(Math.max(from.retryMs, retryMsMin), undefined, { signal }).catch(() => undefined);
         signal.throwIfAborted();
         try {
-          const resumed = await openStream({ ...headers, "last-event-id": from.lastEventId }, signal);
-          if (!resumed)
+          let outcome: Message | BackendError | undefined;
+          const request = { path, headers: { ...headers, "last-event-id": from.lastEventId }, signal };
+          const isOffered = await readStream(streams, request, {
+            onChunk(chunk, stop) {
+              outcome = exchange.data(chunk);
+              if (outcome) stop();
+              return exchange.pressure();
+            },
+          });
+          if (outcome instanceof Error) throw outcome;
+          if (outcome) return outcome;
+          if (!isOffered)
             throw new BackendError("unavailable", "unknown", "the event stream ended before the answer and can't be resumed");
-          for await (const chunk of resumed) {
-            const outcome = exchange.data(chunk as Buffer);
-            if (outcome instanceof Error) throw outcome;
-            if (outcome) return outcome;
-            await exchange.pressure();
-          }
         } catch (error) {
           if (signal.aborted) throw signal.reason;
           if (error instanceof BackendError) throw error;
@@ -236,24 +241,20 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     return response.statusCode;
   }
 
-  async function listen(headers: Record<string, string>, onMessage: Hear, { signal, onOpen }: ListenOptions): Promise<boolean> {
-    const stream = await openStream(headers, signal);
-    if (!stream) return false;
-    onOpen?.();
+  function listen(headers: Record<string, string>, onMessage: Hear, { signal, onOpen }: ListenOptions): Promise<boolean> {
     const parser = createEventParser(answerBytesMax);
-    for await (const chunk of stream) {
-      for (const event of parser.push(chunk as Buffer)) if (event.data.length > 0) await onMessage(readMessage(event.data));
-    }
-    return true;
-  }
-
-  /** Opens an event stream with GET; undefined when the server offers none. */
-  async function openStream(headers: Record<string, string>, signal: AbortSignal): Promise<AsyncIterable<unknown> | undefined> {
-    const response = await streams.request({ path, method: "GET", headers: { ...headers, accept: "text/event-stream" }, signal });
-    if (response.statusCode === 200 && String(response.headers["content-type"]).startsWith("text/event-stream"))
-      return response.body;
-    await response.body.dump();
-    return undefined;
+    return readStream(
+      streams,
+      { path, headers, signal },
+      {
+        ...(onOpen ? { onOpen } : {}),
+        onChunk(chunk) {
+          let wait: Promise<void> | undefined;
+          for (const event of parser.push(chunk)) if (event.data.length > 0) wait = onMessage(readMessage(event.data)) ?? wait;
+          return wait;
+        },
+      },
+    );
   }
 
   return {

@@ -36,7 +36,7 @@ const keptBytesMax = 128 * 1024;
 const sentBytesMax = 256 * 1024;
 // An event's object, and what a small one pins of a buffer it shares with others.
 const eventOverheadBytes = 128;
-const queueBytesMax = 128 * 1024;
+const queueBytesMax = 64 * 1024;
 const keepAliveMs = 15_000;
 const retryMs = 1_000;
 

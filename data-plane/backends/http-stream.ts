@@ -1,0 +1,65 @@
+// Reads an event stream that is opened with GET, straight from undici's parser: what a slow reader leaves unread waits in
+// the kernel, not in buffers of ours.
+import type { Pool } from "undici";
+
+export interface StreamReader {
+  /** The server has taken the stream. */
+  onOpen?(): void;
+  /** A promise is how long the stream should not be read any further. `stop` ends it. */
+  onChunk(chunk: Buffer, stop: () => void): Promise<void> | undefined;
+}
+
+/** Resolves when the stream has ended: false when the server offers none. Rejects when it breaks, or with the signal's reason. */
+export function readStream(
+  pool: Pool,
+  request: { path: string; headers: Readonly<Record<string, string>>; signal: AbortSignal },
+  reader: StreamReader,
+): Promise<boolean> {
+  const { path, headers, signal } = request;
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    let isStream = false;
+    let isStopped = false;
+    let abort: (() => void) | undefined;
+
+    function settle(error?: Error): void {
+      if (abort) signal.removeEventListener("abort", abort);
+      if (signal.aborted) reject(signal.reason);
+      else if (error && !isStopped) reject(error);
+      else resolve(isStream);
+    }
+
+    pool.dispatch(
+      { path, method: "GET", headers: { ...headers, accept: "text/event-stream" } },
+      {
+        onRequestStart(controller) {
+          abort = () => controller.abort(signal.reason as Error);
+          if (signal.aborted) abort();
+          else signal.addEventListener("abort", abort, { once: true });
+        },
+        onResponseStart(_controller, status, responseHeaders) {
+          isStream = status === 200 && /^text\/event-stream\b/i.test(String(responseHeaders["content-type"]));
+          if (isStream) reader.onOpen?.();
+        },
+        onResponseData(controller, chunk) {
+          if (!isStream || isStopped) return;
+          const stop = (): void => {
+            isStopped = true;
+            controller.abort(new Error("read enough"));
+          };
+          let wait: Promise<void> | undefined;
+          try {
+            wait = reader.onChunk(chunk, stop);
+          } catch (error) {
+            return controller.abort(error as Error);
+          }
+          if (wait === undefined) return;
+          controller.pause();
+          void wait.finally(() => controller.resume());
+        },
+        onResponseEnd: () => settle(),
+        onResponseError: (_controller, error) => settle(error),
+      },
+    );
+  });
+}
