@@ -91,6 +91,9 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const { port } = server.address() as AddressInfo;
   const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
   self.address = options.advertise ?? address;
+  if (isWildcard(options.host) && options.advertise === undefined && process.env.VMCP_SESSION_HMAC_SECRET) {
+    log.warn("other proxies can't pass requests on to this one: tell them where it is with --advertise");
+  }
   log.info({ address }, "listening");
 
   sync = startSync({
@@ -161,6 +164,10 @@ async function drain(server: Server, endStreams: () => void): Promise<void> {
 function hostNameOf(address: string | undefined): string[] {
   const url = address === undefined ? null : URL.parse(address);
   return url ? [url.hostname] : [];
+}
+
+function isWildcard(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
 }
 
 function isLoopback(host: string): boolean {

@@ -19,7 +19,11 @@ export async function startMesh(proxyCount: number): Promise<Mesh> {
   const ids = Array.from({ length: proxyCount }, (_, i) => `proxy-${i + 1}`);
   const flags = ["--control-plane", adminAddress, "--port", "0", "--allow-stdio"];
   const start = (id: string) => startVmcp(["proxy", "--id", id, ...flags], { isReady: false });
-  const proxies = await Promise.all(ids.map(async (id) => stack.use(await start(id))));
+  const starts = await Promise.allSettled(ids.map(async (id) => stack.use(await start(id))));
+  const proxies = starts.map((started) => {
+    if (started.status === "rejected") throw started.reason; // those that did start are stopped with the stack
+    return started.value;
+  });
   const ctl = (...args: string[]) => runVmcpctl(adminAddress, args);
   let applied = 0;
   const owned = stack.move();
