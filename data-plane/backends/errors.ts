@@ -29,8 +29,26 @@ export class BackendError extends Error {
   }
 }
 
-/** The one line of an error that is fit for operators: no stack, no addresses of memory, bounded. */
+/** What the system says of a connection, in words that name no address: they reach clients too. */
+const connectionFaults: ReadonlyMap<string, string> = new Map([
+  ["ECONNREFUSED", "nobody listens there"],
+  ["ECONNRESET", "the connection was reset"],
+  ["EPIPE", "the connection was closed"],
+  ["ENOTFOUND", "its host name is not known"],
+  ["EAI_AGAIN", "its host name can't be looked up"],
+  ["EHOSTUNREACH", "its host can't be reached"],
+  ["ENETUNREACH", "its network can't be reached"],
+  ["ETIMEDOUT", "the connection timed out"],
+  ["UND_ERR_CONNECT_TIMEOUT", "it did not take the connection in time"],
+  ["UND_ERR_SOCKET", "the connection was lost"],
+  ["UND_ERR_DESTROYED", "its connections were closed"],
+]);
+
+/** The one line of an error that is fit for operators and clients: no stack, no addresses, bounded. */
 export function reasonOf(error: unknown): string {
-  const text = error instanceof Error ? error.message || (error as { code?: string }).code || error.name : String(error);
+  const code = (error as { code?: unknown } | undefined)?.code;
+  const known = typeof code === "string" ? connectionFaults.get(code) : undefined;
+  if (known !== undefined) return known;
+  const text = error instanceof Error ? error.message || String(code ?? error.name) : String(error);
   return text.slice(0, 500);
 }
