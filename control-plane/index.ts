@@ -70,7 +70,6 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     fleet.close();
     await shutDown(server);
   });
-  log.info({ address, store: options.dataFile, storeUid: store.uid }, "control plane listens");
   const running = started.move();
 
   return {

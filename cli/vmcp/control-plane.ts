@@ -9,7 +9,7 @@ export async function controlPlane(options: { listen: string; data: string }): P
   const log = openLog("control-plane");
   try {
     await using plane = await startControlPlane({ listen: options.listen, dataFile: options.data, log });
-    log.info({ adminAddress: plane.address }, "listening");
+    log.info({ adminAddress: plane.address, store: options.data }, "listening");
     await stopped;
     log.info("stopping");
   } catch (error) {
