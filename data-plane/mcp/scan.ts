@@ -10,9 +10,10 @@ export interface Span {
   readonly end: number;
 }
 
-/** One member of an object; `start` and `end` enclose its value. */
+/** One member of an object; `start` and `end` enclose its value, its name begins at `nameStart`. */
 export interface Member extends Span {
   readonly key: string;
+  readonly nameStart: number;
 }
 
 /** The text is not JSON, or nested deeper than anything we pass on. */
@@ -33,38 +34,61 @@ const colon = 0x3a;
 /** The members of the object that begins at `start`; throws JsonTextError when there is none. */
 export function members(json: Buffer, start = 0): Member[] {
   const found: Member[] = [];
-  let i = skipSpace(json, start);
-  if (json[i] !== openBrace) throw new JsonTextError("expected an object");
-  i = skipSpace(json, i + 1);
-  if (json[i] === closeBrace) return found;
-  for (;;) {
-    if (json[i] !== quote) throw new JsonTextError("expected a member name");
-    const keyEnd = endOfString(json, i);
-    const key = readString(json, i, keyEnd);
-    i = skipSpace(json, keyEnd);
-    if (json[i] !== colon) throw new JsonTextError("expected a colon");
-    const valueStart = skipSpace(json, i + 1);
-    const valueEnd = endOfValue(json, valueStart);
-    found.push({ key, start: valueStart, end: valueEnd });
-    i = skipSpace(json, valueEnd);
-    if (json[i] === closeBrace) return found;
-    if (json[i] !== comma) throw new JsonTextError("expected a comma or the end of the object");
-    i = skipSpace(json, i + 1);
-  }
+  readMembers(json, start, (key, valueStart, nameStart) => {
+    const end = endOfValue(json, valueStart);
+    found.push({ key, nameStart, start: valueStart, end });
+    return end;
+  });
+  return found;
 }
 
 /** The elements of the array that begins at `start`; throws JsonTextError when there is none. */
 export function elements(json: Buffer, start = 0): Span[] {
   const found: Span[] = [];
+  readElements(json, start, (valueStart) => {
+    const end = endOfValue(json, valueStart);
+    found.push({ start: valueStart, end });
+    return end;
+  });
+  return found;
+}
+
+/**
+ * Goes through the object that begins at `start`. `readValue` says where a value ends, so it may go through that value in
+ * turn: a nested text is then read once, not once per level. Gives the index after the object.
+ */
+export function readMembers(
+  json: Buffer,
+  start: number,
+  readValue: (key: string, valueStart: number, nameStart: number) => number,
+): number {
+  let i = skipSpace(json, start);
+  if (json[i] !== openBrace) throw new JsonTextError("expected an object");
+  i = skipSpace(json, i + 1);
+  if (json[i] === closeBrace) return i + 1;
+  for (;;) {
+    if (json[i] !== quote) throw new JsonTextError("expected a member name");
+    const nameStart = i;
+    const nameEnd = endOfString(json, i);
+    const key = readString(json, { start: i, end: nameEnd });
+    i = skipSpace(json, nameEnd);
+    if (json[i] !== colon) throw new JsonTextError("expected a colon");
+    i = skipSpace(json, readValue(key, skipSpace(json, i + 1), nameStart));
+    if (json[i] === closeBrace) return i + 1;
+    if (json[i] !== comma) throw new JsonTextError("expected a comma or the end of the object");
+    i = skipSpace(json, i + 1);
+  }
+}
+
+/** The same for the array that begins at `start`. */
+export function readElements(json: Buffer, start: number, readValue: (valueStart: number) => number): number {
   let i = skipSpace(json, start);
   if (json[i] !== openBracket) throw new JsonTextError("expected an array");
   i = skipSpace(json, i + 1);
-  if (json[i] === closeBracket) return found;
+  if (json[i] === closeBracket) return i + 1;
   for (;;) {
-    const end = endOfValue(json, i);
-    found.push({ start: i, end });
-    i = skipSpace(json, end);
-    if (json[i] === closeBracket) return found;
+    i = skipSpace(json, readValue(i));
+    if (json[i] === closeBracket) return i + 1;
     if (json[i] !== comma) throw new JsonTextError("expected a comma or the end of the array");
     i = skipSpace(json, i + 1);
   }
@@ -75,8 +99,8 @@ export function member(json: Buffer, start: number, key: string): Span | undefin
   return members(json, start).findLast((candidate) => candidate.key === key);
 }
 
-/** Index after the value that begins at `start`. */
-function endOfValue(json: Buffer, start: number): number {
+/** Index after the value that begins at `start`; inside it nothing is decoded. */
+export function endOfValue(json: Buffer, start: number): number {
   const first = json[start];
   if (first === quote) return endOfString(json, start);
   if (first === openBrace || first === openBracket) return endOfContainer(json, start);
@@ -84,6 +108,17 @@ function endOfValue(json: Buffer, start: number): number {
   while (i < json.length && isTokenByte(json[i] as number)) i++;
   if (i === start) throw new JsonTextError("expected a value");
   return i;
+}
+
+/** What the string in a span says; throws JsonTextError when an escape is bad. */
+export function readString(json: Buffer, { start, end }: Span): string {
+  const text = json.toString("utf8", start + 1, end - 1);
+  if (!text.includes("\\")) return text;
+  try {
+    return JSON.parse(`"${text}"`) as string;
+  } catch {
+    throw new JsonTextError("a string has a bad escape");
+  }
 }
 
 /** Whether only white space follows `end`. */
@@ -108,13 +143,22 @@ export function withMembers(json: Buffer, replacements: Readonly<Record<string, 
   return splice(json, edits);
 }
 
-/** A JSON object text without some members; everything else keeps its bytes. */
+/**
+ * A JSON object text without some members: with each go its name, one comma and the white space up to its neighbour. Everything
+ * else keeps its bytes; without any of the members it is the same Buffer.
+ */
 export function withoutMembers(json: Buffer, keys: readonly string[]): Buffer {
   const present = members(json);
-  const kept = present.filter(({ key }) => !keys.includes(key));
-  if (kept.length === present.length) return json;
-  const texts = kept.map(({ key, start, end }) => `${JSON.stringify(key)}:${json.toString("utf8", start, end)}`);
-  return Buffer.from(`{${texts.join(",")}}`);
+  const edits: Edit[] = [];
+  // The comma behind a member goes along while no member before it stays; then the comma before it does.
+  let endBefore: number | undefined;
+  for (const [i, { key, nameStart, end }] of present.entries()) {
+    const isDropped = keys.includes(key);
+    if (isDropped && endBefore !== undefined) edits.push({ start: endBefore, end, text: "" });
+    else if (isDropped) edits.push({ start: nameStart, end: present[i + 1]?.nameStart ?? end, text: "" });
+    if (!isDropped || endBefore !== undefined) endBefore = end;
+  }
+  return edits.length > 0 ? splice(json, edits) : json;
 }
 
 /** A replacement of one span. */
@@ -167,16 +211,6 @@ function endOfContainer(json: Buffer, start: number): number {
     i++;
   }
   throw new JsonTextError("an object or array does not end");
-}
-
-function readString(json: Buffer, start: number, end: number): string {
-  const text = json.toString("utf8", start + 1, end - 1);
-  if (!text.includes("\\")) return text;
-  try {
-    return JSON.parse(`"${text}"`) as string;
-  } catch {
-    throw new JsonTextError("a string has a bad escape");
-  }
 }
 
 function skipSpace(json: Buffer, start: number): number {
