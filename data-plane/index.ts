@@ -4,11 +4,16 @@ import { createServer, type Server } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
+import { gateway } from "./backends/leg.ts";
 import { createApp } from "./ingress/app.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
+import { createParkedCalls } from "./relay/parked-calls.ts";
 import { createRelay } from "./relay/relay.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
+import { createCallerTokens } from "./session/caller-tokens.ts";
+import { createCallers } from "./session/callers.ts";
+import type { Session } from "./session/session.ts";
 import { createSessionIds } from "./session/session-ids.ts";
 import { createSessionStore } from "./session/store.ts";
 import { createLive } from "./sync/apply.ts";
@@ -53,6 +58,8 @@ export interface DataPlane extends AsyncDisposable {
 const sessionsMax = 10_000;
 const connectionsMax = 10_000;
 const drainMs = 10_000;
+// A caller without sessions says no goodbye; what servers keep for it is kept as long as a person may take to ask again.
+const callerIdleMs = 10 * 60_000;
 const secretBytesMin = 32;
 
 /** Listens at once, unready until the first snapshot is live. Rejects when the port is taken. */
@@ -64,15 +71,27 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const sessions = createSessionStore({ idleMs: options.sessionIdleMs ?? 30 * 60_000, sessionsMax, ids });
   const owners = createOwnerForwarder();
   let sync: Sync | undefined;
-  const relay = createRelay({ secret, sessions: sessions.all, log });
+  const callers = createCallers({ idleMs: callerIdleMs, callersMax: sessionsMax, clientInfo: gateway.clientInfo });
+  // What is said to sessions is said to callers without one too, as far as they listen.
+  const everyone = {
+    all: () => [...sessions.all(), ...callers.all()],
+    end: (session: Session) => (session.era === "session" ? sessions : callers).end(session),
+  };
+  const relay = createRelay({ secret, sessions: everyone.all, log });
   const live = createLive({
-    sessions,
+    sessions: everyone,
     log,
     onMessage: relay.outside,
     allowStdio: options.allowStdio ?? false,
     onChange: () => sync?.reportSoon(),
   });
-  const mcp = { sessions, relay, owners, log, bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024 };
+  const mcp = {
+    ...{ sessions, callers, relay, owners, log },
+    tokens: createCallerTokens(secret),
+    parked: createParkedCalls({ log }),
+    self: () => self,
+    bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
+  };
   const sse = options.legacySse === false ? undefined : createSseEndpoint({ ...mcp, ids, streamsMax: sessionsMax });
   const app = createApp({
     ...mcp,
@@ -111,11 +130,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     address,
     async [Symbol.asyncDispose]() {
       await drain(server, () => {
-        for (const session of sessions.all()) session.stream?.end();
+        for (const session of everyone.all()) session.stream?.end();
         sse?.end();
       });
       await syncing[Symbol.asyncDispose]();
       await sessions[Symbol.asyncDispose]();
+      await callers[Symbol.asyncDispose]();
       await owners[Symbol.asyncDispose]();
       await live[Symbol.asyncDispose]();
     },

@@ -1,10 +1,11 @@
 // One virtual server as this proxy runs it: its rules, its backends, and the view they add up to right now.
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
-import { createView, type View } from "./aggregation/view.ts";
+import { createView, needsWrapping, type View } from "./aggregation/view.ts";
 import type { Backend } from "./backends/backend.ts";
 import type { ListKind } from "./backends/catalog.ts";
 import type { Authenticate } from "./incoming-auth/registry.ts";
+import type { Session } from "./session/session.ts";
 
 export interface VirtualServer {
   readonly name: string;
@@ -14,16 +15,19 @@ export interface VirtualServer {
   readonly backends: ReadonlyMap<string, Backend>;
   /** What a plain client sees. */
   readonly view: View;
-  /** What clients that declared these capabilities (JSON text) see. */
-  viewOf(capabilities: string): View;
+  /** What clients of an era that declared these capabilities (JSON text) see. */
+  viewOf(client: Kind): View;
   /** Deadline of a call to a backend, milliseconds. */
   timeoutMs(backend: string): number;
-  /** Merges the catalogs again at the next look; gives the views there were, by capabilities. */
-  refresh(): ReadonlyMap<string, View>;
+  /** Merges the catalogs again at the next look; gives the view that clients of a kind had, if any had looked. */
+  refresh(): (client: Kind) => View | undefined;
 }
 
-const noCapabilities = "{}";
-const viewsMax = 32;
+/** What makes clients see different things. */
+export type Kind = Pick<Session, "era" | "capabilities">;
+
+const plain: Kind = { era: "stateless", capabilities: "{}" };
+const viewsMax = 64;
 
 /** Nothing is merged before somebody looks. */
 export function createVirtualServer(options: {
@@ -42,17 +46,26 @@ export function createVirtualServer(options: {
   const defaultTimeoutMs = spec.operational?.timeouts?.default ? durationMs(spec.operational.timeouts.default) : 30_000;
   let views = new Map<string, View>();
 
-  function viewOf(capabilities: string): View {
-    const existing = views.get(capabilities);
+  function viewOf(client: Kind): View {
+    const key = keyOf(client);
+    const existing = views.get(key);
     if (existing) return existing;
-    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(capabilities) }));
-    const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
-    const view = isPlain && capabilities !== noCapabilities ? viewOf(noCapabilities) : createView(rules, sources);
+    const view = makeView(client);
     if (views.size >= viewsMax) views.delete(views.keys().next().value as string);
-    views.set(capabilities, view);
+    views.set(key, view);
     return view;
   }
-  viewOf(noCapabilities); // a rule that can't be followed shows here, not at the first request
+
+  /** A new view, or one that another kind of client has already, when they see the same. */
+  function makeView({ era, capabilities }: Kind): View {
+    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(capabilities) }));
+    const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
+    if (isPlain && capabilities !== plain.capabilities) return viewOf({ era, capabilities: plain.capabilities });
+    if (era === "session" && !sources.some(({ catalog }) => catalog && needsWrapping(catalog)))
+      return viewOf({ era: "stateless", capabilities });
+    return createView(rules, sources, { era, isEverybody: isPlain });
+  }
+  viewOf(plain); // a rule that can't be followed shows here, not at the first request
 
   return {
     name,
@@ -60,16 +73,20 @@ export function createVirtualServer(options: {
     authenticate,
     backends,
     get view() {
-      return viewOf(noCapabilities);
+      return viewOf(plain);
     },
     viewOf,
     timeoutMs: (backend) => timeouts.get(backend) ?? defaultTimeoutMs,
     refresh() {
       const before = views;
       views = new Map();
-      return before;
+      return (client) => before.get(keyOf(client));
     },
   };
+}
+
+function keyOf({ era, capabilities }: Kind): string {
+  return `${era} ${capabilities}`;
 }
 
 /** The kinds of lists in which two views differ. */

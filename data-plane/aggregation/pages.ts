@@ -7,12 +7,26 @@ const pageBytesMax = 1024 * 1024;
 export interface PreparedList {
   /** Names the content; equal lists have equal digests. */
   readonly digest: string;
-  /** The result text of the page a cursor names, the first without a cursor; undefined when the cursor is not of this list. */
-  page(cursor: string | undefined): Buffer | undefined;
+  /** How long clients may keep it, and who may have it then: members of a result, as text. */
+  readonly caching: string;
+  /** The page a cursor names, the first without a cursor; undefined when the cursor is not of this list. */
+  page(cursor: string | undefined): PreparedPage | undefined;
+}
+
+export interface PreparedPage {
+  /** The member of the result that holds the items, as text. */
+  readonly json: Buffer;
+  /** The cursor of the page after this one. */
+  readonly next: string | undefined;
 }
 
 /** `field` is the member of the result that holds the items. */
-export function prepareList(field: string, items: readonly Buffer[]): PreparedList {
+export function prepareList(
+  field: string,
+  items: readonly Buffer[],
+  { ttlMs, isPublic }: { readonly ttlMs: number; readonly isPublic: boolean },
+): PreparedList {
+  const caching = `"ttlMs":${ttlMs},"cacheScope":"${isPublic ? "public" : "private"}"`;
   const digest = createHash("sha256").update(items.length.toString());
   for (const item of items) digest.update(item).update("\n");
   const name = digest.digest("base64url").slice(0, 16);
@@ -20,16 +34,12 @@ export function prepareList(field: string, items: readonly Buffer[]): PreparedLi
   // A hash, so that no cursor is a slip away from another; without a key, so that every proxy has the same ones.
   const cursorOf = (page: number): string =>
     createHash("sha256").update(`${field}.${name}.${page}`).digest("base64url").slice(0, 22);
-  const pages = groups.map((group, i) => {
-    const next = i + 1 < groups.length ? `],"nextCursor":"${cursorOf(i + 1)}"}` : "]}";
-    return Buffer.concat([
-      Buffer.from(`{"${field}":[`),
-      ...group.flatMap((item, n) => (n > 0 ? [comma, item] : [item])),
-      Buffer.from(next),
-    ]);
+  const pages = groups.map((group, i): PreparedPage => {
+    const json = [Buffer.from(`"${field}":[`), ...group.flatMap((item, n) => (n > 0 ? [comma, item] : [item])), Buffer.from("]")];
+    return { json: Buffer.concat(json), next: i + 1 < groups.length ? cursorOf(i + 1) : undefined };
   });
   const byCursor = new Map(pages.map((page, i) => [i === 0 ? undefined : cursorOf(i), page]));
-  return { digest: name, page: (cursor) => byCursor.get(cursor) };
+  return { digest: name, caching, page: (cursor) => byCursor.get(cursor) };
 }
 
 const comma = Buffer.from(",");

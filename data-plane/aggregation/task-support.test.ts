@@ -43,7 +43,7 @@ test("whatever else a definition holds, it keeps", () => {
 
 test("a backend runs tasks when it says so for tool calls", () => {
   const facts = (tasks: unknown) =>
-    ({ protocolVersion: "2025-11-25", capabilities: { tasks }, instructions: undefined }) as const;
+    ({ era: "session", protocolVersion: "2025-11-25", capabilities: { tasks }, instructions: undefined }) as const;
   assert.equal(runsTasks(facts({ requests: { tools: { call: {} } } })), true);
   for (const tasks of [undefined, null, {}, { list: {} }, { requests: { tools: {} } }])
     assert.equal(runsTasks(facts(tasks)), false);

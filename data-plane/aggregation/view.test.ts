@@ -2,10 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { AggregationSchema } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
-import type { Catalog } from "../backends/catalog.ts";
+import { type Catalog, uncached } from "../backends/catalog.ts";
 import { createView, type Source } from "./view.ts";
 
-const facts = { protocolVersion: "2025-11-25", capabilities: { tools: {}, resources: {} }, instructions: undefined } as const;
+const facts = {
+  era: "session",
+  protocolVersion: "2025-11-25",
+  capabilities: { tools: {}, resources: {} },
+  instructions: undefined,
+} as const;
 const items = (key: string, texts: string[] = []) =>
   texts.map((json) => ({ key: JSON.parse(json)[key] as string, json: Buffer.from(json) }));
 
@@ -19,6 +24,7 @@ function source(
     prompts: items("name", lists.prompts),
     resources: items("uri", lists.resources),
     templates: items("uriTemplate", lists.templates),
+    caching: { tools: uncached, prompts: uncached, resources: uncached, templates: uncached },
   };
   return { backend, catalog };
 }
@@ -26,7 +32,7 @@ function source(
 const view = (rules: MessageInitShape<typeof AggregationSchema>, ...sources: Source[]) =>
   createView(create(AggregationSchema, { conflictResolution: "priority", ...rules }), sources);
 const page = (of: ReturnType<typeof view>, kind: "tools" | "prompts" | "resources" | "templates") =>
-  of.lists[kind].page(undefined)?.toString();
+  `{${of.lists[kind].page(undefined)?.json}}`;
 
 test("what needs no other name keeps its bytes", () => {
   const tool = '{"name":"t",  "big":12345678901234567890,"x":{"ü":1.0}}';
@@ -117,16 +123,14 @@ test("long lists come in pages, and a cursor of another list is refused", () => 
   const names: string[] = [];
   let cursor: string | undefined;
   do {
-    const result = JSON.parse(seen.lists.tools.page(cursor)?.toString() ?? "") as {
-      tools: { name: string }[];
-      nextCursor?: string;
-    };
+    const page = seen.lists.tools.page(cursor);
+    const result = JSON.parse(`{${page?.json}}`) as { tools: { name: string }[] };
     names.push(...result.tools.map(({ name }) => name));
-    cursor = result.nextCursor;
+    cursor = page?.next;
   } while (cursor !== undefined);
   assert.equal(new Set(names).size, 2_500);
   assert.equal(seen.lists.tools.page("bm9wZQ"), undefined);
-  assert.equal(seen.lists.prompts.page(undefined)?.toString(), '{"prompts":[]}');
+  assert.equal(page(seen, "prompts"), '{"prompts":[]}');
 });
 
 test("the order in which backends are given changes nothing", () => {

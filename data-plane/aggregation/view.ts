@@ -1,8 +1,11 @@
 // What clients of one virtual server see: the catalogs of its backends under the operator's rules, prepared so that a
 // request only looks up.
 import type { Aggregation } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
-import { type Catalog, type ListKind, listKinds } from "../backends/catalog.ts";
+import { type Caching, type Catalog, type ListKind, listKinds, shorter, uncached } from "../backends/catalog.ts";
+import type { ParamHeader } from "../mcp/param-headers.ts";
 import { withMembers } from "../mcp/scan.ts";
+import { tasksExtension } from "../mcp/stateless.ts";
+import type { Era } from "../mcp/versions.ts";
 import type { Candidate } from "./conflicts/resolver.ts";
 import { mergeInstructions } from "./instructions.ts";
 import { resolveNames } from "./names.ts";
@@ -18,6 +21,10 @@ export interface Route {
   readonly original: string;
   /** A tool that the backend only runs as a task. */
   readonly needsTask?: true;
+  /** A tool's arguments that are repeated in headers. */
+  readonly paramHeaders?: readonly ParamHeader[];
+  /** A tool whose output is wrapped into an object for clients of the session era. */
+  readonly isWrapped?: true;
 }
 
 /** One line of the report to the operator; hidden things have no `exposed`. */
@@ -49,22 +56,41 @@ export interface Source {
 interface Offer extends Candidate {
   readonly item: Catalog["tools"][number];
   readonly needsTask?: boolean;
+  readonly isWrapped?: boolean;
 }
 
+/** Whether clients of the session era see another view than those of the stateless era. */
+export function needsWrapping({ tools }: Catalog): boolean {
+  return tools.some(({ sessionJson }) => sessionJson !== undefined);
+}
+
+/** Whom a view is for. */
+export interface Audience {
+  readonly era: Era;
+  /** It is the same for every client, so that what backends call public is. */
+  readonly isEverybody: boolean;
+}
+
+const everybody: Audience = { era: "stateless", isEverybody: true };
+
 /** Merges catalogs. The same sources and rules give the same bytes, on every proxy. */
-export function createView(aggregation: Aggregation, unsorted: readonly Source[]): View {
+export function createView(aggregation: Aggregation, unsorted: readonly Source[], audience: Audience = everybody): View {
   const sources = [...unsorted].sort((a, b) => (a.backend < b.backend ? -1 : 1));
   const lines: ViewLine[] = [];
-  const tools = mergeTools(aggregation, sources, lines);
+  const tools = mergeTools(aggregation, sources, lines, audience.era);
   const prompts = mergePrompts(aggregation, sources, lines);
   const resources = mergeUris("resources", aggregation, sources, lines);
   const templates = mergeUris("templates", aggregation, sources, lines);
+  const prepare = (kind: ListKind, { json }: Merged) => {
+    const { ttlMs, isPublic } = cachingOf(kind, sources);
+    return prepareList(listKinds[kind].field, json, { ttlMs, isPublic: isPublic && audience.isEverybody });
+  };
   return {
     lists: {
-      tools: prepareList(listKinds.tools.field, tools.json),
-      prompts: prepareList(listKinds.prompts.field, prompts.json),
-      resources: prepareList(listKinds.resources.field, resources.json),
-      templates: prepareList(listKinds.templates.field, templates.json),
+      tools: prepare("tools", tools),
+      prompts: prepare("prompts", prompts),
+      resources: prepare("resources", resources),
+      templates: prepare("templates", templates),
     },
     tools: tools.routes,
     prompts: prompts.routes,
@@ -81,27 +107,42 @@ export function createView(aggregation: Aggregation, unsorted: readonly Source[]
 
 const everyCapability = ["tools", "prompts", "resources", "resources.subscribe", "completions", "logging"];
 
-function capabilitiesOf({ facts: { capabilities } }: Catalog): string[] {
-  const resources = capabilities.resources as { subscribe?: unknown } | undefined;
-  return [...Object.keys(capabilities), ...(resources?.subscribe === true ? ["resources.subscribe"] : [])];
+function capabilitiesOf({ facts: { era, capabilities } }: Catalog): string[] {
+  const { resources, extensions } = capabilities as { resources?: { subscribe?: unknown }; extensions?: object };
+  return [
+    ...Object.keys(capabilities),
+    ...(resources?.subscribe === true ? ["resources.subscribe"] : []),
+    ...(era === "stateless" && Object.hasOwn(extensions ?? {}, tasksExtension) ? [tasksExtension] : []),
+  ];
 }
+
+/** A list of many backends may be kept as long as the part that may be kept least. One that was never reached may come now. */
+function cachingOf(kind: ListKind, sources: readonly Source[]): Caching {
+  return sources.map(({ catalog }) => catalog?.caching[kind] ?? uncached).reduce(shorter, { ttlMs: ttlMsMax, isPublic: true });
+}
+const ttlMsMax = 24 * 60 * 60_000;
 
 interface Merged {
   readonly json: Buffer[];
   readonly routes: Map<string, Route>;
 }
 
-function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[]): Merged {
+function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[], era: Era): Merged {
   const visible: Offer[] = [];
   for (const { backend, catalog } of sources) {
     if (!catalog) continue;
     for (const listed of catalog.tools) {
       const isTaskOnly = requiresTask(listed.json);
-      const item = isTaskOnly ? { key: listed.key, json: asPlainTool(listed.json) } : listed;
+      const json = (era === "session" && listed.sessionJson) || listed.json;
+      const item = { ...listed, json: isTaskOnly ? asPlainTool(json) : json };
       const wanted = overrideOf(aggregation, backend, item.key)?.name || item.key;
       const hidden = hiddenBy(aggregation, backend, wanted);
       if (hidden) lines.push({ kind: "tool", exposed: "", backend, original: item.key, decidedBy: hidden });
-      else visible.push({ backend, original: item.key, wanted, item, needsTask: isTaskOnly && runsTasks(catalog.facts) });
+      else {
+        const needsTask = isTaskOnly && runsTasks(catalog.facts);
+        const isWrapped = era === "session" && listed.sessionJson !== undefined;
+        visible.push({ backend, original: item.key, wanted, item, needsTask, isWrapped });
+      }
     }
   }
   return mergeNamed({ kind: "tool", aggregation, sources, offers: visible, lines }, ({ item, backend, original }, exposed) =>
@@ -138,7 +179,14 @@ function mergeNamed(
     lines.push({ kind, exposed: exposed ?? "", backend, original, decidedBy });
     if (exposed === undefined) continue;
     merged.json.push(expose(candidate, exposed));
-    merged.routes.set(exposed, { backend, original, ...(candidate.needsTask ? { needsTask: true } : {}) });
+    const { needsTask, isWrapped, item } = candidate;
+    merged.routes.set(exposed, {
+      backend,
+      original,
+      ...(needsTask ? { needsTask } : {}),
+      ...(isWrapped ? { isWrapped } : {}),
+      ...(item.paramHeaders ? { paramHeaders: item.paramHeaders } : {}),
+    });
   }
   return merged;
 }

@@ -53,6 +53,7 @@ function newSession(sessions: ReturnType<typeof createSessionStore>): Session {
   const session = sessions.create({
     virtualServer: "v",
     identity,
+    era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1"}',
     capabilities: '{"roots":{}}',

@@ -1,9 +1,7 @@
 // One MCP server behind us: its catalog, its breaker, and one session with it per client session.
 import type { Log } from "../../common/log.ts";
-import { softwareVersion } from "../../common/version.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Message } from "../mcp/json-rpc.ts";
-import { sessionVersions } from "../mcp/versions.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import type { Session } from "../session/session.ts";
 import { type BreakerSettings, createBreaker } from "./breaker.ts";
@@ -11,7 +9,7 @@ import type { Catalog } from "./catalog.ts";
 import { type BackendState, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError, reasonOf } from "./errors.ts";
-import type { ClientFacts, Hear } from "./leg.ts";
+import { gateway, type Hear, type RequestOptions } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { createSessionLegs } from "./session-legs.ts";
 
@@ -21,6 +19,9 @@ export interface CallOptions {
   readonly limit: Limit;
   /** What the backend says, or asks the client, on the call's stream before the answer. */
   readonly onMessage?: Hear;
+  /** As in RequestOptions. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly freshHeaders?: RequestOptions["freshHeaders"];
 }
 
 export interface Backend {
@@ -41,10 +42,14 @@ export interface Backend {
   call(session: Session, message: Message, options: CallOptions): Promise<Message>;
   /** Sends a notification or a client's answer on the session's leg; does nothing when it has none. Throws BackendError. */
   tell(session: Session, message: Buffer): Promise<void>;
-  /** Starts to hear what the backend says to a session outside of calls, once the session has a stream. */
-  follow(session: Session): void;
-  /** Tells the session's leg, when it has one, of a new log level. */
-  setLogLevel(session: Session): void;
+  /** Starts to hear what the backend says to a session outside of calls, once the session has a stream; see SessionLegs. */
+  follow(session: Session): Promise<void>;
+  /** Wants to hear what becomes of a task (MCP 2026-07-28, Tasks extension), while the session has a stream. */
+  followTask(session: Session, taskId: string): void;
+  /** Tells the session's leg, when it has one, of a new log level; settles when the backend knows. Never rejects. */
+  setLogLevel(session: Session): Promise<void>;
+  /** Lists again what plain clients see; settles when that is done, or after 5 s. */
+  relist(): Promise<void>;
   /** Takes other breaker settings; a breaker with new settings begins closed. */
   configure(settings: BreakerSettings): void;
   /** Ends everything, once the calls in flight have ended, or after `graceMs`. */
@@ -65,11 +70,6 @@ export interface BackendOptions {
 const notifyMs = 5_000;
 const inFlightMax = 256;
 const problemsShown = 10;
-const gateway: ClientFacts = {
-  protocolVersion: sessionVersions[0],
-  clientInfo: JSON.stringify({ name: "vmcp", version: softwareVersion }),
-  capabilities: "{}",
-};
 
 /** Starts watching at once. Throws an Error fit for the operator when the backend can't be served here. */
 export function createBackend({ spec, credential, breaker: settings, log, onMessage, onChange }: BackendOptions): Backend {
@@ -112,9 +112,14 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
     },
   });
 
-  async function attempt(session: Session, message: Message, { limit, onMessage: hear }: CallOptions): Promise<Message> {
-    return withLimit(limit, async (signal) => {
-      const options = hear ? { signal, onMessage: hear } : { signal };
+  async function attempt(session: Session, message: Message, call: CallOptions): Promise<Message> {
+    return withLimit(call.limit, async (signal) => {
+      const options: RequestOptions = {
+        signal,
+        ...(call.onMessage ? { onMessage: call.onMessage } : {}),
+        ...(call.headers ? { headers: call.headers } : {}),
+        ...(call.freshHeaders ? { freshHeaders: call.freshHeaders } : {}),
+      };
       const leg = await legs.of(session);
       try {
         return await leg.request(message, options);
@@ -154,7 +159,14 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       if (leg && !leg.isShared) await withDeadline(notifyMs, (signal) => leg.notify(message, signal));
     },
     follow: legs.follow,
+    followTask(session, taskId) {
+      legs.of(session).then(
+        (leg) => leg.followTask?.(taskId),
+        () => undefined, // calls to it say why
+      );
+    },
     setLogLevel: legs.setLogLevel,
+    relist: catalogs.relist,
     configure(next) {
       const isSame =
         next.enabled === breakerSettings.enabled &&

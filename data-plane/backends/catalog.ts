@@ -4,7 +4,10 @@
 // passed on are left out, and a list that can't be had stays as it was; both are told to the operator.
 import { isUtf8 } from "node:buffer";
 import { errorCodes, type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { wrapOutputSchema } from "../mcp/output-schema.ts";
+import { type ParamHeader, readParamHeaders } from "../mcp/param-headers.ts";
 import { elements, member } from "../mcp/scan.ts";
+import type { Era } from "../mcp/versions.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { Leg, ServerFacts } from "./leg.ts";
 import { printable } from "./lines.ts";
@@ -15,7 +18,20 @@ export interface CatalogItem {
   readonly key: string;
   /** As the backend sent it. */
   readonly json: Buffer;
+  /** A tool's arguments that are repeated in headers; undefined when there are none. */
+  readonly paramHeaders?: readonly ParamHeader[];
+  /** A tool as clients of the session era can read it, when that is not how the backend sent it. */
+  readonly sessionJson?: Buffer;
 }
+
+/** How long an answer may be kept, and whether others may have it too. */
+export interface Caching {
+  readonly ttlMs: number;
+  readonly isPublic: boolean;
+}
+
+/** Servers of the session era don't say. */
+export const uncached: Caching = { ttlMs: 0, isPublic: false };
 
 export interface Catalog {
   readonly facts: ServerFacts;
@@ -23,6 +39,7 @@ export interface Catalog {
   readonly prompts: readonly CatalogItem[];
   readonly resources: readonly CatalogItem[];
   readonly templates: readonly CatalogItem[];
+  readonly caching: Readonly<Record<ListKind, Caching>>;
 }
 
 /** The lists of MCP: where they are asked for and where they stand in the answer. */
@@ -66,28 +83,31 @@ export async function listCatalog(leg: Leg, signal: AbortSignal, previous?: Cata
   if (failures.length > 0 && (isOver || failures.length === wanted.length)) throw failures[0];
 
   const lists: Record<ListKind, readonly CatalogItem[]> = { tools: [], prompts: [], resources: [], templates: [] };
+  const caching: Record<ListKind, Caching> = { tools: uncached, prompts: uncached, resources: uncached, templates: uncached };
   const problems: ListProblem[] = [];
   for (const [i, kind] of wanted.entries()) {
     const outcome = outcomes[i] as PromiseSettledResult<ReadList>;
     if (outcome.status === "fulfilled") {
       lists[kind] = outcome.value.items;
+      caching[kind] = outcome.value.caching;
       if (outcome.value.skipped) problems.push({ kind, reason: outcome.value.skipped, isStale: false });
     } else {
       lists[kind] = previous?.[kind] ?? [];
       problems.push({ kind, reason: reasonOf(outcome.reason), isStale: true });
     }
   }
-  return { catalog: { facts: leg.facts, ...lists }, problems };
+  return { catalog: { facts: leg.facts, ...lists, caching }, problems };
 }
 
 interface ReadList {
   readonly items: readonly CatalogItem[];
+  readonly caching: Caching;
   /** Why items are left out, if any are. */
   readonly skipped: string | undefined;
 }
 
 async function listAll(leg: Leg, kind: ListKind, signal: AbortSignal): Promise<ReadList> {
-  const { method, field, key } = listKinds[kind];
+  const { method, field } = listKinds[kind];
   const items = new Map<string, CatalogItem>(); // a name that is listed twice is one thing; the first wins
   const cursors = new Set<string>();
   let cursor: string | undefined;
@@ -95,8 +115,10 @@ async function listAll(leg: Leg, kind: ListKind, signal: AbortSignal): Promise<R
   let seen = 0;
   let skipped = 0;
   let firstFault = "";
+  let caching: Caching | undefined;
   const all = (): ReadList => ({
     items: [...items.values()],
+    caching: caching ?? uncached,
     skipped: skipped === 0 ? undefined : `${method}: ${skipped} of ${seen} items left out; ${firstFault}`,
   });
   for (let page = 0; page < pagesMax; page++) {
@@ -108,13 +130,14 @@ async function listAll(leg: Leg, kind: ListKind, signal: AbortSignal): Promise<R
     const list = start === undefined ? undefined : member(response.json, start, field);
     if (start === undefined || !list) throw bad(`${method} was answered without "${field}"`);
     for (const { start, end } of elements(response.json, list.start)) {
-      const item = readItem(response.json.subarray(start, end), key);
+      const item = readItem(response.json.subarray(start, end), kind, leg.facts);
       seen++;
       if (typeof item === "string") {
         firstFault ||= `item ${seen} ${item}`;
         skipped++;
       } else if (!items.has(item.key)) items.set(item.key, item);
     }
+    caching = shorter(caching, readCaching(response, start));
     bytes += response.json.length;
     if (seen > itemsMax || bytes > catalogBytesMax) throw bad(`${method} gives more than we hold`);
     cursor = readCursor(response, start, method);
@@ -130,11 +153,41 @@ function bad(message: string): BackendError {
 }
 
 /** The item, or what is wrong with it. */
-function readItem(json: Buffer, key: string): CatalogItem | string {
+function readItem(json: Buffer, kind: ListKind, { era }: ServerFacts): CatalogItem | string {
+  const { key } = listKinds[kind];
   const value = parsed(json);
   if (value === undefined) return "is not JSON in UTF-8";
   const name: unknown = typeof value === "object" && value !== null ? (value as Record<string, unknown>)[key] : undefined;
-  return typeof name === "string" && name !== "" ? { key: name, json: Buffer.from(json) } : `has no "${key}"`;
+  if (typeof name !== "string" || name === "") return `has no "${key}"`;
+  const item = { key: name, json: Buffer.from(json) };
+  return kind === "tools" ? readTool(item, value as { inputSchema?: unknown }, era) : item;
+}
+
+/**
+ * Clients must not use a tool whose annotations break the rules (MCP 2026-07-28, transports, custom headers). To servers of the
+ * session era they are words like any others, but clients of the other era see them, and go by them.
+ */
+function readTool(item: CatalogItem, { inputSchema }: { readonly inputSchema?: unknown }, era: Era): CatalogItem | string {
+  const mayHave = item.json.includes("x-mcp-header") || item.json.includes("\\u");
+  const paramHeaders = mayHave ? readParamHeaders(inputSchema) : [];
+  if (typeof paramHeaders === "string") return era === "stateless" ? paramHeaders : item;
+  const sessionJson = era === "stateless" ? wrapOutputSchema(item.json) : undefined;
+  return { ...item, ...(paramHeaders.length > 0 ? { paramHeaders } : {}), ...(sessionJson ? { sessionJson } : {}) };
+}
+
+function readCaching({ json }: Message, resultStart: number): Caching {
+  const ttl = member(json, resultStart, "ttlMs");
+  const scope = member(json, resultStart, "cacheScope");
+  const ttlMs = ttl && parsed(json.subarray(ttl.start, ttl.end));
+  return {
+    ttlMs: typeof ttlMs === "number" ? Math.max(0, Math.floor(ttlMs)) : 0,
+    isPublic: scope !== undefined && json.toString("latin1", scope.start, scope.end) === '"public"',
+  };
+}
+
+/** What holds for two answers that are given as one. */
+export function shorter(a: Caching | undefined, b: Caching): Caching {
+  return a ? { ttlMs: Math.min(a.ttlMs, b.ttlMs), isPublic: a.isPublic && b.isPublic } : b;
 }
 
 /** JSON text of the next page's cursor. It goes back as it came, so it has to be sound. */
@@ -167,10 +220,13 @@ function isUnknownMethod(response: Message): boolean {
   return value?.code === errorCodes.methodNotFound;
 }
 
-/** Whether two catalogs list the same bytes. */
+/** Whether two catalogs list the same bytes, to be kept for as long. */
 export function isSameCatalog(a: Catalog, b: Catalog): boolean {
   return (Object.keys(listKinds) as ListKind[]).every(
     (kind) =>
-      a[kind].length === b[kind].length && a[kind].every((item, i) => item.json.equals(b[kind][i]?.json ?? Buffer.alloc(0))),
+      a.caching[kind].ttlMs === b.caching[kind].ttlMs &&
+      a.caching[kind].isPublic === b.caching[kind].isPublic &&
+      a[kind].length === b[kind].length &&
+      a[kind].every((item, i) => item.json.equals(b[kind][i]?.json ?? Buffer.alloc(0))),
   );
 }

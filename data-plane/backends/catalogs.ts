@@ -1,11 +1,12 @@
 // What one backend lists: to a client that can do nothing in particular, and, because servers list by what their client
 // can do, to each kind of client there is right now. Clients that declare the same share one listing.
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
 import { type Catalog, isSameCatalog, type ListProblem } from "./catalog.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
-import { watchCatalog } from "./watch.ts";
+import { type RelistRequest, watchCatalog } from "./watch.ts";
 
 /** How a backend is. */
 export interface BackendState {
@@ -24,6 +25,8 @@ export interface Catalogs extends AsyncDisposable {
   of(capabilities: string): Catalog | undefined;
   /** Lists for clients like this one while there is any; settles after the first attempt. */
   join(session: Session): Promise<void>;
+  /** Lists the base again; settles when that is done, or after 5 s. */
+  relist(): Promise<void>;
 }
 
 export interface CatalogsOptions {
@@ -50,6 +53,7 @@ interface Overlay {
 
 const overlaysMax = 8;
 const idleMs = 60_000;
+const relistMs = 5_000;
 const noCapabilities = "{}";
 
 /** Starts to watch at once. */
@@ -65,12 +69,14 @@ export function watchCatalogs({
   const stop = new AbortController();
   const overlays = new Map<string, Overlay>();
   const first = Promise.withResolvers<void>();
+  const relist: RelistRequest = { wanted: () => undefined, done: undefined };
   let base: Catalog | undefined;
   let state: BackendState = { state: "connecting", error: undefined };
 
   const watching = watchCatalog({
     open: (signal) => open(gateway, signal),
     signal: stop.signal,
+    relist,
     onMessage,
     onProblems,
     onCatalog(listed) {
@@ -138,6 +144,11 @@ export function watchCatalogs({
         session.onEnd(() => leave(session, capabilities, overlay));
       }
       await overlay.first;
+    },
+    async relist() {
+      relist.done ??= Promise.withResolvers();
+      relist.wanted();
+      await Promise.race([relist.done.promise, sleep(relistMs, undefined, { ref: false })]);
     },
     async [Symbol.asyncDispose]() {
       stop.abort(new Error("the backend was removed"));

@@ -4,12 +4,14 @@ import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/ba
 import { resolveReference } from "../outgoing-auth/references.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import { createHttpEndpoint } from "./http-endpoint.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
 import type { PipeEvents } from "./pipe.ts";
 import { openPipedLeg } from "./piped.ts";
+import { forSessionCaller } from "./session-caller.ts";
 import { openSse } from "./sse.ts";
+import { forStatelessCaller } from "./stateless-caller.ts";
 import { openStdio } from "./stdio.ts";
-import { createHttpEndpoint } from "./streamable-http.ts";
 
 /** Opens sessions with one backend. */
 export interface Connector {
@@ -41,7 +43,18 @@ export function createConnector(options: ConnectOptions): Connector {
     options.credential().catch((error: unknown) => {
       throw new BackendError("unauthorized", "not_executed", reasonOf(error), error);
     });
-  return connect({ ...options, credential });
+  const connector = connect({ ...options, credential });
+  return {
+    openLeg: async (client, signal) => spoken(client, await connector.openLeg(client, signal)),
+    restart: connector.restart,
+    close: connector.close,
+  };
+}
+
+/** The leg as its client speaks: client and server may be of different eras. */
+function spoken(client: ClientFacts, leg: Leg): Leg {
+  if (client.era === undefined || client.era === leg.facts.era) return leg;
+  return client.era === "session" ? forSessionCaller(leg, client) : forStatelessCaller(leg, client);
 }
 
 function connectSse({ spec, credential, log }: ConnectOptions): Connector {

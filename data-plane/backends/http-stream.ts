@@ -9,7 +9,10 @@ export interface StreamReader {
   onChunk(chunk: Buffer, stop: () => void): Promise<void> | undefined;
 }
 
-/** Resolves when the stream has ended: false when the server offers none. Rejects when it breaks, or with the signal's reason. */
+/**
+ * Resolves when the stream has ended: false when the server offers none. Rejects when it breaks, when the server believes that
+ * an earlier one is still open, or with the signal's reason.
+ */
 export function readStream(
   pool: Pool,
   request: { path: string; headers: Readonly<Record<string, string>>; signal: AbortSignal },
@@ -20,6 +23,7 @@ export function readStream(
     if (signal.aborted) return reject(signal.reason);
     let isStream = false;
     let isStopped = false;
+    let isTaken = false;
     let abort: (() => void) | undefined;
 
     function settle(error?: Error): void {
@@ -40,6 +44,7 @@ export function readStream(
         onResponseStart(_controller, status, responseHeaders) {
           isStream = status === 200 && /^text\/event-stream\b/i.test(String(responseHeaders["content-type"]));
           if (isStream) reader.onOpen?.();
+          isTaken = status === 409;
         },
         onResponseData(controller, chunk) {
           if (!isStream || isStopped) return;
@@ -57,7 +62,7 @@ export function readStream(
           controller.pause();
           void wait.finally(() => controller.resume());
         },
-        onResponseEnd: () => settle(),
+        onResponseEnd: () => settle(isTaken ? new Error("another stream is open") : undefined),
         onResponseError: (_controller, error) => settle(error),
       },
     );

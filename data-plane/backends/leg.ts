@@ -1,11 +1,13 @@
 // One MCP session with one backend, whatever carries it.
+import { softwareVersion } from "../../common/version.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
-import { isSessionVersion, type SessionVersion } from "../mcp/versions.ts";
+import { type Era, isSessionVersion, type McpVersion, type SessionVersion } from "../mcp/versions.ts";
 import { BackendError } from "./errors.ts";
 
-/** What the backend said when the session opened. */
+/** What the backend said of itself when the session opened, or when it was discovered. */
 export interface ServerFacts {
-  readonly protocolVersion: SessionVersion;
+  readonly era: Era;
+  readonly protocolVersion: McpVersion;
   /** By name; the values are what the backend declared. */
   readonly capabilities: Readonly<Record<string, unknown>>;
   readonly instructions: string | undefined;
@@ -13,6 +15,8 @@ export interface ServerFacts {
 
 /** What a backend is told of the client when a session opens. */
 export interface ClientFacts {
+  /** What the client speaks, so that the leg speaks it too whatever the server does. Undefined: we ourselves, who speak both. */
+  readonly era?: Era;
   readonly protocolVersion: SessionVersion;
   /** JSON text of clientInfo. */
   readonly clientInfo: string;
@@ -20,7 +24,14 @@ export interface ClientFacts {
   readonly capabilities: string;
 }
 
-/** An open session. */
+/** We ourselves, when no client stands behind us. */
+export const gateway: ClientFacts = {
+  protocolVersion: "2025-11-25",
+  clientInfo: JSON.stringify({ name: "vmcp", version: softwareVersion }),
+  capabilities: "{}",
+};
+
+/** An open session; with a server of the stateless era, what stands for one. */
 export interface Leg {
   readonly facts: ServerFacts;
   /**
@@ -32,6 +43,8 @@ export interface Leg {
   notify(message: Buffer, signal: AbortSignal): Promise<void>;
   /** Hears what the backend sends outside of calls, until it stops or `signal` ends it. False when it offers no such stream. */
   listen(onMessage: Hear, options: ListenOptions): Promise<boolean>;
+  /** Hears of a task too, on the stream of `listen`. Only servers of the stateless era can. */
+  followTask?(taskId: string): void;
   /** Several client sessions use it, so the backend can't be told, nor tell us, which one is meant. */
   readonly isShared: boolean;
   /** Why it ended; undefined while it is open. */
@@ -47,11 +60,17 @@ export interface ListenOptions {
   readonly signal: AbortSignal;
   /** The backend has taken the stream: from now on nothing is missed. */
   readonly onOpen?: () => void;
+  /** Wants to hear of changed lists, from servers that only say what they are asked for. */
+  readonly wantsLists?: boolean;
 }
 
 export interface RequestOptions {
   readonly signal: AbortSignal;
   readonly onMessage?: Hear;
+  /** `Mcp-Param-*` headers, for servers of the stateless era. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The same, looked up again after the server said that they are wrong; undefined when they are not known. */
+  readonly freshHeaders?: () => Promise<Readonly<Record<string, string>> | undefined>;
 }
 
 /** The initialize request of a leg: to the backend we are as able as the client is. */
@@ -87,7 +106,7 @@ export function readServerFacts(response: Message): ServerFacts {
       : {};
   const instructions =
     typeof result.instructions === "string" && result.instructions.trim() !== "" ? result.instructions : undefined;
-  return { protocolVersion: result.protocolVersion, capabilities, instructions };
+  return { era: "session", protocolVersion: result.protocolVersion, capabilities, instructions };
 }
 
 /** What we answer a backend ourselves: ping, and anything that nobody is there to answer. */

@@ -13,10 +13,13 @@ export interface SessionLegs extends AsyncDisposable {
   of(session: Session): Promise<Leg>;
   /** The session's leg when it has one. */
   existing(session: Session): Promise<Leg | undefined>;
-  /** Hears what the backend says to this session outside of calls, while the client has a stream to hear it on. */
-  follow(session: Session): void;
-  /** Tells the session's leg, when it has one, of its log level. */
-  setLogLevel(session: Session): void;
+  /**
+   * Hears what the backend says to this session outside of calls, while the client has a stream to hear it on. Settles when the
+   * backend has taken the stream, or won't, or not within 500 ms; never rejects.
+   */
+  follow(session: Session): Promise<void>;
+  /** Tells the session's leg, when it has one, of its log level; settles when the backend knows. Never rejects. */
+  setLogLevel(session: Session): Promise<void>;
 }
 
 export interface SessionLegsOptions {
@@ -62,7 +65,7 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
       if (owner === backend) await tell(leg, "resources/subscribe", JSON.stringify({ uri: original }));
     }
     // What the first call makes the backend say outside of it must find us listening.
-    await Promise.race([followLeg(session, leg), sleep(listenMs, undefined, { ref: false })]);
+    await followLeg(session, leg);
     return leg;
   }
 
@@ -84,21 +87,19 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     );
   }
 
-  function follow(session: Session): void {
-    legs.get(session)?.then(
-      (leg) => followLeg(session, leg),
-      () => undefined, // whoever opened it hears why
-    );
+  async function follow(session: Session): Promise<void> {
+    const leg = await legs.get(session)?.catch(() => undefined); // whoever opened it hears why
+    if (leg) await followLeg(session, leg);
   }
 
-  /** Listens while the client has a stream to hear it on; settles when the backend has taken the stream, or won't. */
-  function followLeg(session: Session, leg: Leg): Promise<void> {
+  async function followLeg(session: Session, leg: Leg): Promise<void> {
     const { stream } = session;
-    if (!stream || leg.isShared || followed.get(leg) === stream) return Promise.resolve();
+    if (!stream || leg.isShared || followed.get(leg) === stream) return;
     followed.set(leg, stream);
-    return new Promise((resolve) => {
+    const taken = new Promise<void>((resolve) => {
       void listenAgain(session, leg, stream.closed, resolve).finally(resolve);
     });
+    await Promise.race([taken, sleep(listenMs, undefined, { ref: false })]);
   }
 
   async function listenAgain(session: Session, leg: Leg, signal: AbortSignal, onOpen: () => void): Promise<void> {
@@ -115,13 +116,10 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     of,
     existing: async (session) => legs.get(session)?.catch(() => undefined),
     follow,
-    setLogLevel(session) {
+    async setLogLevel(session) {
       const { logLevel } = session;
-      if (logLevel === undefined) return;
-      legs.get(session)?.then(
-        (leg) => setLevel(leg, logLevel),
-        () => undefined,
-      );
+      const leg = await legs.get(session)?.catch(() => undefined);
+      if (leg && logLevel !== undefined) await setLevel(leg, logLevel);
     },
     async [Symbol.asyncDispose]() {
       await Promise.all([...legs.keys()].map(drop));

@@ -13,7 +13,7 @@ const checkMs = 30_000;
 const settleMs = 50;
 const settleMostMs = 250;
 // A backend that says all the time that its lists changed costs us a listing, and everyone a new view, each time.
-const relist = { firstMs: 1_000, mostMs: 5_000 };
+const relist = { firstMs: 200, mostMs: 5_000 };
 const reopenMs = 1_000;
 const shortMs = 5_000;
 const backoffMs = { first: 250, most: 5_000 };
@@ -27,6 +27,16 @@ export interface WatchOptions {
   onProblems?(problems: readonly ListProblem[]): void;
   onFailure(error: unknown): void;
   readonly signal: AbortSignal;
+  /** Where somebody can ask for another listing. */
+  readonly relist?: RelistRequest;
+}
+
+/** Somebody outside wants the catalog listed again. */
+export interface RelistRequest {
+  /** Called to ask; does nothing while there is no connection. */
+  wanted: () => void;
+  /** Resolved after the next listing. */
+  done: PromiseWithResolvers<void> | undefined;
 }
 
 /** Runs until `signal`; never rejects. */
@@ -53,7 +63,7 @@ export async function watchCatalog(options: WatchOptions): Promise<void> {
 /** Lists and tells of it; false when some list could not be had. Throws when none could. */
 type List = (leg: Leg) => Promise<boolean>;
 
-function createLister({ signal, onCatalog, onProblems }: WatchOptions): List {
+function createLister({ signal, onCatalog, onProblems, relist }: WatchOptions): List {
   let last: Catalog | undefined;
   let told = "[]";
   return async (leg) => {
@@ -63,6 +73,8 @@ function createLister({ signal, onCatalog, onProblems }: WatchOptions): List {
     if (telling !== told) onProblems?.(problems);
     told = telling;
     onCatalog(catalog);
+    relist?.done?.resolve();
+    if (relist) relist.done = undefined;
     return !problems.some(({ isStale }) => isStale);
   };
 }
@@ -87,9 +99,12 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
 
   function hear(message: Message): undefined {
     if (!message.method?.endsWith("/list_changed")) return void options.onMessage(message);
+    return void markDirty();
+  }
+  function markDirty(): void {
     isDirty = true;
     changes++;
-    return void wake();
+    wake();
   }
   /** Waits until a change is the last one for a moment, and until it is time to list again. */
   async function settle(): Promise<void> {
@@ -105,13 +120,14 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   let shortStreams = 0;
   async function listen(): Promise<void> {
     const openedMs = performance.now();
-    hasStream = await leg.listen(hear, { signal: ended }).catch(() => true);
+    hasStream = await leg.listen(hear, { signal: ended, wantsLists: true }).catch(() => true);
     shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
     if (shortStreams > 2) hasStream = false; // it does not mean to keep one: ask now and then instead
     isStreamOver = true;
     wake();
   }
   void listen();
+  if (options.relist) options.relist.wanted = markDirty;
   ended.addEventListener("abort", () => wake(), { once: true });
 
   try {
@@ -138,7 +154,11 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
         isDirty = false;
         isWhole = await options.list(leg);
         pace.done(performance.now());
-      } else await ping(leg, signal);
+      } else {
+        const { facts } = leg;
+        await ping(leg, signal);
+        if (leg.facts !== facts) isDirty = true; // it offers other things now
+      }
     }
   } finally {
     stop.abort();

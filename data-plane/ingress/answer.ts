@@ -1,6 +1,5 @@
 // How a POST is answered: as one JSON body, or, as soon as something must be said before the answer, as an event stream.
 import type { ServerResponse } from "node:http";
-import type { EventLog } from "./event-log.ts";
 import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface Answer {
@@ -12,27 +11,39 @@ export interface Answer {
   close(): void;
 }
 
+/** What carries messages to a client one by one. */
+export interface AnswerStream {
+  /** Sends a message, now or when the client is back. When the client is slow: a promise to wait for before the next. */
+  write(message: Buffer): Promise<void> | undefined;
+  /** Nothing comes after. */
+  end(): void;
+  /** Carries the stream on this response from now on. */
+  attach(response: ServerResponse): void;
+}
+
 export interface AnswerOptions {
   /** Opens the event stream when one is needed. */
-  readonly openLog: () => EventLog;
+  readonly openStream: () => AnswerStream;
   /** The client would rather have a stream: it gets one at once. */
   readonly prefersStream: boolean;
   /** After so long without an answer there is a stream in any case, which keeps the connection alive and can be resumed. */
   readonly silentMs: number;
+  /** The HTTP status of an answer that is one JSON body. Default 200. */
+  readonly statusOf?: (message: Buffer) => number;
 }
 
 /** The answer to one request. */
 export function createAnswer(response: ServerResponse, options: AnswerOptions): Answer {
-  let log: EventLog | undefined;
+  let stream: AnswerStream | undefined;
   const silence = setTimeout(startStream, options.silentMs);
 
-  function startStream(): EventLog {
+  function startStream(): AnswerStream {
     clearTimeout(silence);
-    if (!log) {
-      log = options.openLog();
-      if (!response.destroyed) log.attach(response);
+    if (!stream) {
+      stream = options.openStream();
+      if (!response.destroyed) stream.attach(response);
     }
-    return log;
+    return stream;
   }
 
   if (options.prefersStream) startStream();
@@ -41,10 +52,10 @@ export function createAnswer(response: ServerResponse, options: AnswerOptions): 
     notify: (message) => startStream().write(message),
     respond(message) {
       clearTimeout(silence);
-      if (log) {
-        void log.write(message);
-        log.end();
-      } else respondJson(response, message);
+      if (stream) {
+        void stream.write(message);
+        stream.end();
+      } else respondJson(response, message, { status: options.statusOf?.(message) ?? 200 });
     },
     close() {
       startStream().end();
@@ -52,14 +63,18 @@ export function createAnswer(response: ServerResponse, options: AnswerOptions): 
   };
 }
 
-/** Answers with one JSON body. `watch` sees to clients that do not read it. */
-export function respondJson(
-  response: ServerResponse,
-  message: Buffer,
-  headers: Record<string, string> = {},
-  watch = cutWhenStalled,
-): void {
+interface JsonOptions {
+  /** Default 200. */
+  readonly status?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sees to clients that do not read it. */
+  readonly watch?: (response: ServerResponse) => void;
+}
+
+/** Answers with one JSON body. */
+export function respondJson(response: ServerResponse, message: Buffer, options: JsonOptions = {}): void {
+  const { status = 200, headers = {}, watch = cutWhenStalled } = options;
   if (response.destroyed) return;
-  response.writeHead(200, { ...headers, "content-type": "application/json", "content-length": message.length }).end(message);
+  response.writeHead(status, { ...headers, "content-type": "application/json", "content-length": message.length }).end(message);
   if (response.writableLength > 0) watch(response); // nearly always the kernel has taken all of it by now
 }

@@ -6,6 +6,7 @@ import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { createLimit } from "../backends/limit.ts";
 import { createRelay } from "../relay/relay.ts";
+import { createCallerTokens } from "../session/caller-tokens.ts";
 import { createSessionStore } from "../session/store.ts";
 import { createVirtualServer } from "../virtual-server.ts";
 import { takeMessage } from "./dispatch.ts";
@@ -40,6 +41,7 @@ for (const [id, requestId, isCancelled] of cancellations) {
     const session = sessions.create({
       virtualServer: "team",
       identity,
+      era: "session",
       protocolVersion: "2025-11-25",
       clientInfo: "{}",
       capabilities: "{}",
@@ -48,12 +50,13 @@ for (const [id, requestId, isCancelled] of cancellations) {
     const limit = createLimit();
     session.calls.set(id, limit);
     const log = openLog("test");
+    const tokens = createCallerTokens(randomBytes(32));
     const relay = createRelay({ secret: randomBytes(32), sessions: sessions.all, log });
     const read = readRequest(
       Buffer.from(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{ "requestId" : ${requestId} }}`),
     );
     assert.ok("params" in read);
-    assert.equal(takeMessage({ server, session, relay, log }, read), undefined);
+    assert.equal(takeMessage({ server, session, relay, tokens, log }, read), undefined);
     assert.equal(limit.signal.aborted, isCancelled);
   });
 }

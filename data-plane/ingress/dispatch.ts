@@ -8,6 +8,7 @@ import { projectResult } from "../mcp/project.ts";
 import { member, splice } from "../mcp/scan.ts";
 import { methods } from "../methods/registry.ts";
 import type { Relay } from "../relay/relay.ts";
+import type { CallerTokens } from "../session/caller-tokens.ts";
 import type { Session } from "../session/session.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import type { Answer } from "./answer.ts";
@@ -18,12 +19,13 @@ export interface Place {
   readonly server: VirtualServer;
   readonly session: Session;
   readonly relay: Relay;
+  readonly tokens: CallerTokens;
   readonly log: Log;
 }
 
 /** Answers a request; never rejects. */
 export async function answerRequest(place: Place, { message, params }: ReadMessage, answer: Answer): Promise<void> {
-  const { server, session, relay, log } = place;
+  const { server, session, relay, tokens, log } = place;
   const id = message.id as string;
   const name = message.method as string;
   const method = methods.get(name);
@@ -32,9 +34,13 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
   if (session.calls.has(id)) return refuse(errorCodes.invalidRequest, "a request with this id is in flight");
   const limit = createLimit();
   session.calls.set(id, limit);
-  const view = server.viewOf(session.capabilities);
+  const view = server.viewOf(session);
   try {
-    const response = await method({ message, id, params, session, server, view, limit, relay, notify: answer.notify });
+    const response = await method({
+      ...{ message, id, params, session, server, view, limit, relay, tokens },
+      notify: answer.notify,
+      stateless: undefined,
+    });
     answer.respond(projected(session, name, response));
   } catch (error) {
     if (limit.signal.aborted) return answer.close();

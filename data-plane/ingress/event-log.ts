@@ -2,6 +2,7 @@
 // id of the last event it saw, and gets what came after. Source: MCP 2025-11-25, transports, resumability and redelivery.
 import type { ServerResponse } from "node:http";
 import type { Holder } from "./byte-budget.ts";
+import { comment, eventStreamHeaders, keepAliveMs, toEvent, untilRead } from "./sse.ts";
 import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface EventLog extends Holder {
@@ -37,7 +38,6 @@ const sentBytesMax = 256 * 1024;
 // An event's object, and what a small one pins of a buffer it shares with others.
 const eventOverheadBytes = 128;
 const queueBytesMax = 64 * 1024;
-const keepAliveMs = 15_000;
 const retryMs = 1_000;
 
 /** Empty, and attached to no client yet. */
@@ -72,7 +72,7 @@ export function createEventLog(options: EventLogOptions): EventLog {
     if (carrier.writableLength <= queueBytesMax) return undefined;
     // All writers wait for the same; a client that stops reading is cut off, and the log has what it missed.
     if (!reading) {
-      const settled = readBy(carrier).then(() => {
+      const settled = untilRead(carrier).then(() => {
         if (reading === settled) reading = undefined;
       });
       reading = settled;
@@ -95,7 +95,7 @@ export function createEventLog(options: EventLogOptions): EventLog {
     write(message) {
       if (endedAtMs !== undefined) return undefined;
       lastNumber++;
-      const bytes = toEvent(message, `${name}-${lastNumber}`);
+      const bytes = toEvent(message, `id: ${name}-${lastNumber}\n`);
       keep(bytes);
       return carry(bytes);
     },
@@ -128,31 +128,6 @@ export function createEventLog(options: EventLogOptions): EventLog {
     },
   };
 }
-
-/** Settles when a client has read what was sent, or is gone. */
-function readBy(carrier: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      carrier.off("drain", done).off("close", done);
-      resolve();
-    };
-    carrier.once("drain", done).once("close", done);
-  });
-}
-
-const comment = Buffer.from(": keep-alive\n\n");
-
-// Proxies must not hold events back or keep them.
-const eventStreamHeaders = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
-
-/** One event with a JSON text as data. A text with line breaks takes several data lines; they are white space in JSON. */
-function toEvent(message: Buffer, id: string): Buffer {
-  const head = Buffer.from(`id: ${id}\ndata: `);
-  if (!message.includes(0x0a) && !message.includes(0x0d)) return Buffer.concat([head, message, eventEnd]);
-  const lines = message.toString().split(/\r\n|\n|\r/);
-  return Buffer.from(`${head}${lines.join("\ndata: ")}\n\n`);
-}
-const eventEnd = Buffer.from("\n\n");
 
 /** Which log and which event an id names; undefined when it is none of ours. */
 export function readEventId(id: string): { name: string; number: number } | undefined {

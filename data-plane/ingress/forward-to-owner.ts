@@ -10,14 +10,30 @@ export interface OwnerForwarder extends AsyncDisposable {
   /** Whether a request was sent here by another replica; it is not sent on, or two confused replicas would play ball. */
   isForwarded(request: IncomingMessage): boolean;
   /**
-   * Never rejects. An owner that can't be reached has taken the session with it: 404, so that the client opens another. One
-   * that takes the request and gives no answer: 504 or 502, and whether the request ran is not known.
+   * Never rejects. An owner that can't be reached has taken the session with it: `onLost` says so, by default with 404, so that
+   * the client opens another. One that takes the request and gives no answer: 504 or 502, and whether it ran is not known.
    */
-  forward(owner: string, request: IncomingMessage, response: ServerResponse, body: Buffer | undefined): Promise<void>;
+  forward(
+    owner: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+    body: Buffer | undefined,
+    onLost?: () => void,
+  ): Promise<void>;
 }
 
 const hopHeader = "vmcp-hop";
-const requestHeaders = ["accept", "authorization", "content-type", "last-event-id", "mcp-protocol-version", "mcp-session-id"];
+const requestHeaders = [
+  "accept",
+  "authorization",
+  "content-type",
+  "last-event-id",
+  "mcp-method",
+  "mcp-name",
+  "mcp-protocol-version",
+  "mcp-session-id",
+];
+const paramPrefix = "mcp-param-";
 const responseHeaders = [
   "allow",
   "cache-control",
@@ -45,10 +61,11 @@ export function createOwnerForwarder({ headersMs = 15_000, idleMs = 45_000 }: Ow
 
   return {
     isForwarded: ({ headers }) => headers[hopHeader] !== undefined,
-    async forward(owner, request, response, body) {
+    async forward(owner, request, response, body, onLost = () => refuse(response, 404, "no such session; initialize a new one")) {
       const gone = new AbortController();
       response.once("close", () => gone.abort());
-      const headers = { ...pick(request.headers, requestHeaders), [hopHeader]: "1" };
+      const params = Object.keys(request.headers).filter((name) => name.startsWith(paramPrefix));
+      const headers = { ...pick(request.headers, [...requestHeaders, ...params]), [hopHeader]: "1" };
       const { method = "GET", url = "/" } = request;
       try {
         const options = { origin: owner, path: url, method: method as "GET", headers, signal: gone.signal };
@@ -59,7 +76,7 @@ export function createOwnerForwarder({ headersMs = 15_000, idleMs = 45_000 }: Ow
         await pipeline(answer.body, response);
       } catch (error) {
         if (response.headersSent) response.destroy();
-        else if (isNotSent(error)) refuse(response, 404, "no such session; initialize a new one");
+        else if (isNotSent(error)) onLost();
         else refuseUnknown(response, (error as { code?: string }).code === "UND_ERR_HEADERS_TIMEOUT");
       }
     },

@@ -1,32 +1,28 @@
-// The MCP endpoint of one virtual server, session era: POST, GET and DELETE.
-// Source: MCP 2025-11-25, transports, streamable HTTP.
+// The MCP endpoint of one virtual server, for both eras: POST, and for sessions GET and DELETE.
+// Source: MCP 2025-11-25 and 2026-07-28, transports, streamable HTTP.
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Log } from "../../common/log.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { isSessionVersion } from "../mcp/versions.ts";
-import type { Relay } from "../relay/relay.ts";
 import type { Session } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { createAnswer } from "./answer.ts";
 import { createBatchAnswers } from "./batch.ts";
+import { classify } from "./classify.ts";
 import { answerRequest, takeMessage } from "./dispatch.ts";
-import type { OwnerForwarder } from "./forward-to-owner.ts";
 import { openSession } from "./open-session.ts";
 import { readBody } from "./read-body.ts";
 import { type ReadMessage, readRequest } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 import { openCallLog, serveStream } from "./session-streams.ts";
+import { type StatelessOptions, serveStateless } from "./stateless.ts";
 
 // How long a call may say nothing before it is answered as a stream.
 const silentMs = 10_000;
 
-export interface McpOptions {
+export interface McpOptions extends StatelessOptions {
   readonly sessions: SessionStore;
-  readonly relay: Relay;
-  readonly owners: OwnerForwarder;
   readonly bodyBytesMax: number;
-  readonly log: Log;
 }
 
 interface Exchange extends McpOptions {
@@ -64,6 +60,16 @@ async function post(exchange: Exchange): Promise<void> {
   if (!body) return refuse(response, 413, `the body is larger than ${exchange.bodyBytesMax} bytes`);
   const read = readRequest(body);
   if ("status" in read) return refuse(response, read.status, read.message, { code: read.code });
+  const kind = classify(read, request.headers);
+  if (kind.era === "refused") {
+    const { status, message, ...error } = kind.refusal;
+    return refuse(response, status, message, { ...error, id: Array.isArray(read) ? undefined : read.message.id });
+  }
+  if (kind.era === "stateless-notification") return void response.writeHead(202).end(); // none of them means anything
+  if (kind.era === "stateless") {
+    const stateless = { ...exchange, prefersStream: prefersStream(request), silentMs };
+    return serveStateless(stateless, read as ReadMessage, kind.envelope, body);
+  }
   if (!Array.isArray(read) && read.message.method === "initialize" && read.message.id !== undefined)
     return openSession(exchange, read);
   const session = await findSession(exchange, body);
@@ -71,7 +77,7 @@ async function post(exchange: Exchange): Promise<void> {
   if (Array.isArray(read)) return postBatch(exchange, session, read);
   if (isRequest(read)) {
     const answer = createAnswer(response, {
-      openLog: () => openCallLog(session),
+      openStream: () => openCallLog(session),
       prefersStream: prefersStream(request),
       silentMs,
     });
@@ -103,7 +109,7 @@ async function get(exchange: Exchange): Promise<void> {
   const session = await findSession(exchange);
   if (!session) return;
   serveStream(session, request, response);
-  for (const backend of server.backends.values()) backend.follow(session);
+  for (const backend of server.backends.values()) void backend.follow(session);
 }
 
 async function remove(exchange: Exchange): Promise<void> {

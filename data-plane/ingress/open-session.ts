@@ -29,7 +29,7 @@ export async function openSession(opening: Opening & { readonly response: Server
   const opened = await createSession(opening, read);
   if (!opened) return refuse(opening.response, 503, "too many sessions", { headers: { "retry-after": "1" } });
   const headers = opened.session ? { "mcp-session-id": opened.session.id } : {};
-  respondJson(opening.response, opened.answer, headers);
+  respondJson(opening.response, opened.answer, { headers });
 }
 
 /** The answer to `initialize` and, when the request is good, the session it opened. Undefined when there is no room. */
@@ -55,6 +55,7 @@ export async function createSession(
   const session = sessions.create({
     virtualServer: server.name,
     identity,
+    era: "session",
     protocolVersion: negotiate(protocolVersion),
     clientInfo: clientInfoJson?.toString() ?? "{}",
     capabilities: inOrder(capabilitiesJson),

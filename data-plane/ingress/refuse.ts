@@ -1,8 +1,10 @@
-// HTTP-level refusals of the MCP endpoint: a status and a JSON-RPC error without an id.
+// HTTP-level refusals of the MCP endpoint: a status and a JSON-RPC error, nearly always without an id.
 import type { ServerResponse } from "node:http";
 import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
 
 interface RefusalOptions {
+  /** Raw text of the request's id, when it is known. */
+  readonly id?: string | undefined;
   /** JSON-RPC code; default invalid request. */
   readonly code?: number;
   /** Of the JSON-RPC error. */
@@ -13,7 +15,7 @@ interface RefusalOptions {
 /** The connection is closed when the request was not read to its end. */
 export function refuse(response: ServerResponse, status: number, message: string, options: RefusalOptions = {}): void {
   if (response.headersSent || response.destroyed) return;
-  const body = errorResponse(undefined, { code: options.code ?? errorCodes.invalidRequest, message, data: options.data });
+  const body = errorResponse(options.id, { code: options.code ?? errorCodes.invalidRequest, message, data: options.data });
   const close = response.req.complete ? {} : { connection: "close" };
   response
     .writeHead(status, { "content-type": "application/json", "content-length": body.length, ...close, ...options.headers })

@@ -124,6 +124,7 @@ function open(): Session {
   const session = sessions.create({
     virtualServer: "v",
     identity: { issuer: "i", subject: "s" },
+    era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: "{}",
     capabilities: "{}",

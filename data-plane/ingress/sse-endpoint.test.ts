@@ -9,6 +9,7 @@ import { request } from "undici";
 import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { createRelay } from "../relay/relay.ts";
+import { createCallerTokens } from "../session/caller-tokens.ts";
 import { createSessionIds } from "../session/session-ids.ts";
 import { createSessionStore } from "../session/store.ts";
 import { createVirtualServer } from "../virtual-server.ts";
@@ -105,7 +106,18 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
   const log = openLog("test");
   const relay = createRelay({ secret: key, sessions: sessions.all, log });
   const owners = createOwnerForwarder();
-  const endpoint = createSseEndpoint({ sessions, relay, owners, log, ids, bodyBytesMax: 100_000, streamsMax: 10, ...limits });
+  const tokens = createCallerTokens(key);
+  const endpoint = createSseEndpoint({
+    sessions,
+    relay,
+    owners,
+    tokens,
+    log,
+    ids,
+    bodyBytesMax: 100_000,
+    streamsMax: 10,
+    ...limits,
+  });
   return {
     address,
     sessions,

@@ -23,7 +23,9 @@ export interface SseEndpoint {
   end(): void;
 }
 
-export interface SseOptions extends McpOptions {
+type Shared = Pick<McpOptions, "sessions" | "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
+
+export interface SseOptions extends Shared {
   readonly ids: SessionIds;
   /** Streams at a time, with a session or still without. */
   readonly streamsMax: number;
@@ -104,7 +106,7 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     if (stream.closed.aborted) return sessions.end(session);
     session.onEnd(stream.end);
     attachStream(session, stream);
-    for (const backend of server.backends.values()) backend.follow(session);
+    for (const backend of server.backends.values()) void backend.follow(session);
   }
 
   async function takeInSession(

@@ -2,6 +2,7 @@
 import type { ServerResponse } from "node:http";
 import type { ClientStream } from "../session/session.ts";
 import type { Answer } from "./answer.ts";
+import { comment, eventStreamHeaders, keepAliveMs, toEvent, untilRead } from "./sse.ts";
 import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface SseStream extends ClientStream {
@@ -19,8 +20,6 @@ export interface SseStreamOptions {
   /** A client that takes nothing of what waits for it for so long is cut off, milliseconds. Default 30,000. */
   readonly stalledMs?: number;
 }
-
-const keepAliveMs = 15_000;
 
 // When this much waits for a client, whoever can wait is asked to.
 const slowBytes = 128 * 1024;
@@ -44,20 +43,12 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
     response.write(bytes, () => {
       queuedBytes[kind] -= bytes.length;
     });
-    if (response.writableLength > slowBytes) taken ??= untilTaken();
-    return taken;
-  }
-
-  /** One promise for all who wait: a listener each would be many. */
-  function untilTaken(): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
+    // One promise for all who wait: a listener each would be many.
+    if (response.writableLength > slowBytes)
+      taken ??= untilRead(response).then(() => {
         taken = undefined;
-        response.off("drain", done).off("close", done);
-        resolve();
-      };
-      response.once("drain", done).once("close", done);
-    });
+      });
+    return taken;
   }
 
   function endWhenAnswered(): void {
@@ -69,7 +60,7 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
     endWhenAnswered();
   }
 
-  response.writeHead(200, eventStreamHeaders);
+  response.writeHead(200, headers);
   cutWhenStalled(response);
   response.write(`event: endpoint\ndata: ${endpoint}\n\n`);
   const keepAlive = setInterval(() => write(comment, "unasked"), keepAliveMs);
@@ -84,13 +75,13 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
 
   return {
     closed: closed.signal,
-    send: (message) => write(toEvent(message), "unasked"),
+    send: (message) => write(toEvent(message, typed), "unasked"),
     expect() {
       expected++;
       return {
-        notify: (message) => write(toEvent(message), "unasked"),
+        notify: (message) => write(toEvent(message, typed), "unasked"),
         respond(message) {
-          void write(toEvent(message), "answers");
+          void write(toEvent(message, typed), "answers");
           settle();
         },
         close: settle,
@@ -106,28 +97,7 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
   };
 }
 
-const comment = Buffer.from(": keep-alive\n\n");
+// Nothing comes on this connection after the stream, and a process that stops would wait for it.
+const headers = { ...eventStreamHeaders, connection: "close" };
 
-const eventStreamHeaders = {
-  "content-type": "text/event-stream",
-  // Proxies must not hold events back or keep them.
-  "cache-control": "no-store",
-  "x-accel-buffering": "no",
-  // Nothing comes on this connection after the stream, and a process that stops would wait for it.
-  connection: "close",
-};
-
-const lineFeed = 0x0a;
-const carriageReturn = 0x0d;
-const space = 0x20;
-
-/** A message as an event. Line breaks would end its data; in JSON text they are white space, and spaces are as good. */
-function toEvent(message: Buffer): Buffer {
-  const event = Buffer.concat([eventStart, message, eventEnd]);
-  if (!message.includes(lineFeed) && !message.includes(carriageReturn)) return event;
-  for (let i = eventStart.length; i < event.length - eventEnd.length; i++)
-    if (event[i] === lineFeed || event[i] === carriageReturn) event[i] = space;
-  return event;
-}
-const eventStart = Buffer.from("event: message\ndata: ");
-const eventEnd = Buffer.from("\n\n");
+const typed = "event: message\n";

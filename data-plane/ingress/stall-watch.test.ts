@@ -12,13 +12,13 @@ const large = Buffer.alloc(32 * 1024 * 1024, "x");
 const watch = createStallWatch({ lookMs: 20, looksMax: 10 });
 
 test("a client that reads nothing is cut off", async () => {
-  await using one = await exchange((response) => respondJson(response, large, {}, watch));
+  await using one = await exchange((response) => respondJson(response, large, { watch }));
   await one.closed;
   assert.equal(one.response.writableFinished, false);
 });
 
 test("a client that reads a little, now and then, gets everything", async () => {
-  await using one = await exchange((response) => respondJson(response, large, {}, watch));
+  await using one = await exchange((response) => respondJson(response, large, { watch }));
   let bytes = 0;
   one.socket.on("data", (chunk: Buffer) => {
     bytes += chunk.length;
@@ -34,7 +34,7 @@ test("a stream on which nothing is said is left alone", async () => {
     response.writeHead(200).flushHeaders();
     watch(response);
   });
-  await using stalled = await exchange((response) => respondJson(response, large, {}, watch));
+  await using stalled = await exchange((response) => respondJson(response, large, { watch }));
   await stalled.closed;
   assert.equal(idle.response.closed, false);
 });

@@ -72,10 +72,10 @@ export function request(method: string, params: string | undefined, id?: string)
   );
 }
 
-/** A response with a prepared result. */
-export function resultResponse(id: string, result: Buffer | string): Buffer {
-  const text = typeof result === "string" ? Buffer.from(result) : result;
-  return Buffer.concat([Buffer.from(`{"jsonrpc":"2.0","id":${id},"result":`), text, closing]);
+/** A response with a prepared result, whole or in pieces. */
+export function resultResponse(id: string, ...result: readonly (Buffer | string)[]): Buffer {
+  const pieces = result.map((piece) => (typeof piece === "string" ? Buffer.from(piece) : piece));
+  return Buffer.concat([Buffer.from(`{"jsonrpc":"2.0","id":${id},"result":`), ...pieces, closing]);
 }
 const closing = Buffer.from("}");
 

@@ -6,7 +6,7 @@ import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyOb
 export interface Sealer {
   /**
    * A token for `payload`: visible ASCII without quotes, slashes or dots but one; about 4/3 of the payload and 41 characters.
-   * `context` (session, caller) is not inside, but opening asks for the same. Throws RangeError beyond `payloadBytesMax`.
+   * `context` (session, caller) is not inside, but opening asks for the same. Throws RangeError when the payload is too long.
    */
   seal(payload: Buffer, context: string): string;
   /** The payload; undefined when the token is not ours, or of another key, purpose or context, without saying which. */
@@ -16,11 +16,11 @@ export interface Sealer {
 // The first byte of what is authenticated says how the rest is made; the prefix says so to a reader of logs.
 const formatVersion = 1;
 const prefix = "s1.";
-/** Longest token, in characters: more would not fit into a header or a database key. */
+/** Longest token unless its maker says otherwise, in characters: more would not fit into a header or a database key. */
 const tokenLengthMax = 4096;
 const nonceBytes = 12;
 const tagBytes = 16;
-/** Longest payload that fits into a token. */
+/** Longest payload that fits into such a token. */
 export const payloadBytesMax = Math.floor(((tokenLengthMax - prefix.length) * 3) / 4) - nonceBytes - tagBytes;
 
 const secretBytesMin = 32;
@@ -38,19 +38,20 @@ export function deriveKey(secret: Buffer, purpose: string, keyId = ""): KeyObjec
 
 /**
  * A sealer for one purpose: AES-256-GCM under a key of its own, a random 96-bit nonce per token, version, purpose and context
- * authenticated. Throws RangeError when the secret has fewer than 32 bytes.
+ * authenticated. `bytesMax` is the longest payload. Throws RangeError when the secret has fewer than 32 bytes.
  *
  * Random nonces bound a key's life: after 2^32 tokens two of them share one with a probability of 2^-33 (NIST SP 800-38D,
  * 8.3); at a thousand a second that takes 50 days, so a busy fleet changes its secret now and then.
  */
-export function createSealer(secret: Buffer, purpose: string): Sealer {
+export function createSealer(secret: Buffer, purpose: string, bytesMax = payloadBytesMax): Sealer {
+  const lengthMax = prefix.length + Math.ceil(((bytesMax + nonceBytes + tagBytes) * 4) / 3);
   const key = deriveKey(secret, purpose);
   const nextNonce = createNonces();
   const purposePart = framed(purpose);
 
   function seal(payload: Buffer, context: string): string {
-    if (payload.length > payloadBytesMax)
-      throw new RangeError(`a payload of ${payload.length} bytes does not fit into a token, which holds ${payloadBytesMax}`);
+    if (payload.length > bytesMax)
+      throw new RangeError(`a payload of ${payload.length} bytes does not fit into a token, which holds ${bytesMax}`);
     const nonce = nextNonce();
     const cipher = createCipheriv("aes-256-gcm", key, nonce, { authTagLength: tagBytes });
     cipher.setAAD(bound(context));
@@ -60,7 +61,7 @@ export function createSealer(secret: Buffer, purpose: string): Sealer {
   }
 
   function open(token: string, context: string): Buffer | undefined {
-    const sealed = readToken(token);
+    const sealed = token.length <= lengthMax ? readToken(token) : undefined;
     if (!sealed) return undefined;
     const decipher = createDecipheriv("aes-256-gcm", key, sealed.subarray(0, nonceBytes), { authTagLength: tagBytes });
     decipher.setAAD(bound(context));
@@ -90,9 +91,9 @@ function framed(text: string): Buffer {
   return bytes;
 }
 
-/** The bytes of a token that could be ours; undefined when it is too long, too short or not written as we write it. */
+/** The bytes of a token that could be ours; undefined when it is too short or not written as we write it. */
 function readToken(token: string): Buffer | undefined {
-  if (token.length > tokenLengthMax || !token.startsWith(prefix)) return undefined;
+  if (!token.startsWith(prefix)) return undefined;
   const text = token.slice(prefix.length);
   const bytes = Buffer.from(text, "base64url");
   if (bytes.length < nonceBytes + tagBytes) return undefined;

@@ -1,9 +1,14 @@
 // One request of a client, and how a method answers it.
+
+import type { IncomingHttpHeaders } from "node:http";
 import type { View } from "../aggregation/view.ts";
 import type { BackendError } from "../backends/errors.ts";
 import type { Limit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
+import type { Envelope } from "../mcp/stateless.ts";
+import type { ParkedCalls } from "../relay/parked-calls.ts";
 import type { Relay } from "../relay/relay.ts";
+import type { CallerTokens, CallState } from "../session/caller-tokens.ts";
 import type { Session } from "../session/session.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 
@@ -22,6 +27,19 @@ export interface Call {
   /** Sends a message on the call's own stream, before the answer. When the client is slow: a promise to wait for before the next. */
   notify(message: Buffer): Promise<void> | undefined;
   readonly relay: Relay;
+  readonly tokens: CallerTokens;
+  /** What only requests of the stateless era have; undefined for those inside a session. */
+  readonly stateless: StatelessCall | undefined;
+}
+
+export interface StatelessCall {
+  readonly envelope: Envelope;
+  readonly headers: IncomingHttpHeaders;
+  /** Where the call goes on that this request is a retry of. */
+  readonly state: CallState | undefined;
+  readonly parked: ParkedCalls;
+  /** Where other replicas reach this one. */
+  readonly self: () => { readonly address: string; readonly instance: string };
 }
 
 /** Gives the whole JSON-RPC response. */
@@ -30,6 +48,12 @@ export type Method = (call: Call) => Buffer | Promise<Buffer>;
 /** The response that says a parameter is wrong. */
 export function invalidParams(call: Call, message: string, data?: unknown): Buffer {
   return errorResponse(call.id, { code: errorCodes.invalidParams, message, data });
+}
+
+/** The response that says that there is no such resource; each era has its code for it. */
+export function noSuchResource(call: Call, uri: string): Buffer {
+  const code = call.stateless ? errorCodes.invalidParams : errorCodes.resourceNotFound;
+  return errorResponse(call.id, { code, message: `resource not found: ${uri}`, data: { uri } });
 }
 
 /** The response that says why a backend gave none; `data.outcome` is honest about whether the call may have run. */

@@ -6,7 +6,10 @@ import { type Call, invalidParams, type Method } from "./call.ts";
 import { forward } from "./forward.ts";
 import { routeOfUri } from "./resources-read.ts";
 
-const nothing = JSON.stringify({ completion: { values: [] } });
+const nothing = {
+  session: JSON.stringify({ completion: { values: [] } }),
+  stateless: JSON.stringify({ resultType: "complete", completion: { values: [] } }),
+};
 
 export const complete: Method = async (call) => {
   const ref = call.params.ref as { type?: unknown; name?: unknown; uri?: unknown } | undefined;
@@ -17,7 +20,7 @@ export const complete: Method = async (call) => {
   if (!route) return invalidParams(call, `unknown ${key === "name" ? "prompt" : "resource"}: ${exposed}`);
   // Other backends may have made us offer completions; this one would answer "method not found".
   const catalog = call.server.backends.get(route.backend)?.catalog;
-  if (catalog && catalog.facts.capabilities.completions === undefined) return resultResponse(call.id, nothing);
+  if (catalog && catalog.facts.capabilities.completions === undefined) return resultResponse(call.id, nothing[call.session.era]);
   const { json, params } = call.message;
   const refSpan = params && member(json, params.start, "ref");
   const span = refSpan && member(json, refSpan.start, key);

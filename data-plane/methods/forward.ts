@@ -1,28 +1,31 @@
 // Sends a call to the backend that owns it, and gives that backend's answer.
 import type { Route } from "../aggregation/view.ts";
-import type { Backend } from "../backends/backend.ts";
+import type { Backend, CallOptions } from "../backends/backend.ts";
 import { BackendError } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { type Edit, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
+import { forwardStateless } from "./forward-stateless.ts";
 
 const personMs = 10 * 60_000;
 const callMsMax = 30 * 60_000;
 const questionsMax = 100;
 
-/** The backend's response message, or the response that says why there is none. */
-export async function forward(call: Call, route: Route, edits: readonly Edit[]): Promise<Message> {
+/** The backend's response message, or the response that says why there is none. `headers` are those of the call's tool. */
+export async function forward(
+  call: Call,
+  route: Route,
+  edits: readonly Edit[],
+  headers: Pick<CallOptions, "headers" | "freshHeaders"> = {},
+): Promise<Message> {
   const backend = call.server.backends.get(route.backend);
   try {
     if (!backend) throw new BackendError("unavailable", "not_executed", "it is no longer part of this server");
     const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;
-    const timeoutMs = call.server.timeoutMs(route.backend);
-    return await backend.call(call.session, message, {
-      timeoutMs,
-      limit: call.limit,
-      onMessage: hearing(call, backend, timeoutMs),
-    });
+    const options = { timeoutMs: call.server.timeoutMs(route.backend), limit: call.limit, ...headers };
+    if (call.stateless) return await forwardStateless(call, call.stateless, { backend, message, options });
+    return await backend.call(call.session, message, { ...options, onMessage: hearing(call, backend, options.timeoutMs) });
   } catch (error) {
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));
     throw error;

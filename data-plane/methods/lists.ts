@@ -8,9 +8,12 @@ export function list(kind: ListKind): Method {
   return (call) => {
     const { cursor } = call.params;
     if (cursor !== undefined && typeof cursor !== "string") return invalidParams(call, '"cursor" is not a string');
-    const page = call.view.lists[kind].page(cursor);
-    return page
-      ? resultResponse(call.id, page)
-      : invalidParams(call, "the cursor is not of this list; it may have changed: list again from the start");
+    const opened = cursor === undefined ? undefined : call.tokens.openCursor(call.session, cursor);
+    const prepared = call.view.lists[kind];
+    const page = cursor === undefined || opened !== undefined ? prepared.page(opened) : undefined;
+    if (!page) return invalidParams(call, "the cursor is not of this list; it may have changed: list again from the start");
+    const head = call.stateless ? `{"resultType":"complete",${prepared.caching},` : "{";
+    const tail = page.next === undefined ? "}" : `,"nextCursor":"${call.tokens.sealCursor(call.session, page.next)}"}`;
+    return resultResponse(call.id, head, page.json, tail);
   };
 }

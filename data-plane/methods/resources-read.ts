@@ -1,18 +1,17 @@
 // `resources/read`: from the backend that owns the URI, by exact match, else by the closest template, else
 // from the backend that gave the client this URI last.
 import type { Route } from "../aggregation/view.ts";
-import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
+import type { Message } from "../mcp/json-rpc.ts";
 import { type Edit, elements, member, splice } from "../mcp/scan.ts";
 import { noteUris } from "../session/handed-out.ts";
-import { type Call, invalidParams, type Method } from "./call.ts";
+import { type Call, invalidParams, type Method, noSuchResource } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
 
 export const readResource: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
   const route = routeOfUri(call, uri);
-  if (!route)
-    return errorResponse(call.id, { code: errorCodes.resourceNotFound, message: `resource not found: ${uri}`, data: { uri } });
+  if (!route) return noSuchResource(call, uri);
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
   noteUris(call.session.handedOut, route.backend, response);
   return route.original === uri ? response.json : withExposedUris(response, route.original, uri);

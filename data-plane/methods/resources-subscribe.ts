@@ -1,6 +1,6 @@
 // `resources/subscribe` and `resources/unsubscribe`: with the backend that owns the URI, on the session's own leg.
-import { errorCodes, errorResponse, resultResponse } from "../mcp/json-rpc.ts";
-import { invalidParams, type Method } from "./call.ts";
+import { resultResponse } from "../mcp/json-rpc.ts";
+import { invalidParams, type Method, noSuchResource } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
 import { routeOfUri } from "./resources-read.ts";
 
@@ -13,8 +13,7 @@ export const subscribe: Method = async (call) => {
   if (subscriptions.size >= subscriptionsMax && !subscriptions.has(uri))
     return invalidParams(call, `a session has at most ${subscriptionsMax} subscriptions`);
   const route = routeOfUri(call, uri);
-  if (!route)
-    return errorResponse(call.id, { code: errorCodes.resourceNotFound, message: `resource not found: ${uri}`, data: { uri } });
+  if (!route) return noSuchResource(call, uri);
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
   if (!response.error) subscriptions.set(uri, route);
   return response.json;

@@ -11,6 +11,7 @@ import { type Message, parseSpan, readMessage, request, withId } from "../mcp/js
 import { type Edit, member, type Span, splice, withMembers, withoutMembers } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 import { forward } from "./forward.ts";
+import { runParkable } from "./forward-stateless.ts";
 
 /** Milliseconds. */
 export interface TaskTimes {
@@ -37,8 +38,10 @@ export async function callAsTask(call: Call, route: Route, times = defaultTimes)
   const backend = call.server.backends.get(route.backend);
   // An error, or a result: a backend may run the call at once.
   if (!task || !backend) return started;
+  const run = (hear?: Hear) => follow({ call, backend, task, times, hear });
   try {
-    return readMessage(withId(await follow({ call, backend, task, times }), call.id));
+    if (!call.stateless) return readMessage(withId(await run(), call.id));
+    return await runParkable(call, call.stateless, { backend, timeoutMs: times.task, run });
   } catch (error) {
     if (!(error instanceof BackendError)) throw error;
     return readMessage(backendFailure(call, backend.name, afterStart(error)));
@@ -89,9 +92,18 @@ function readObject(response: Message, span: Span | undefined): Record<string, u
 
 const finalStates: ReadonlySet<unknown> = new Set(["completed", "failed", "cancelled"]);
 
+interface Following {
+  readonly call: Call;
+  readonly backend: Backend;
+  readonly task: Task;
+  readonly times: TaskTimes;
+  /** Hears what the backend says and asks, instead of the client. */
+  readonly hear: Hear | undefined;
+}
+
 /** Follows a task to its end; throws BackendError, or the reason the call was ended for. */
-async function follow(options: { call: Call; backend: Backend; task: Task; times: TaskTimes }): Promise<Message> {
-  const { call, backend, times } = options;
+async function follow(options: Following): Promise<Message> {
+  const { call, backend, times, hear } = options;
   const { session, limit, relay } = call;
   const timeoutMs = call.server.timeoutMs(backend.name);
   const gaveUp = new AbortController();
@@ -106,6 +118,7 @@ async function follow(options: { call: Call; backend: Backend; task: Task; times
     const stop = (): void => own.abort(signal.reason);
     const onMessage: Hear = (said) => {
       if (said.method === "notifications/tasks/status") return undefined; // the client knows of no task
+      if (hear) return hear(asOfPlainCall(said));
       let taken: Promise<void> | undefined;
       const isAsked = relay.toClient(session, backend, asOfPlainCall(said), (message) => {
         taken = call.notify(message);

@@ -82,7 +82,8 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
         const send = (passed: Buffer) => {
           taken = stream?.send(passed);
         };
-        if (stream) toClient(session, backend, message, send);
+        const canBeAsked = session.era === "session"; // outside of calls; the other era knows no such thing
+        if (stream && (canBeAsked || message.id === undefined)) toClient(session, backend, message, send);
         else if (message.id !== undefined) backend.tell(session, errorResponse(message.id, nobodyListens)).catch(ignore);
         return taken;
       }
@@ -116,6 +117,8 @@ function noticeFor(session: Session, backend: Backend, message: Message): Buffer
       return updateFor(session, backend, message);
     case "notifications/cancelled":
       return cancellationFor(session, backend, message);
+    case "notifications/tasks":
+      return taskNoticeFor(session, backend, message);
     default:
       return message.json;
   }
@@ -131,6 +134,13 @@ function updateFor(session: Session, backend: Backend, message: Message): Buffer
     return exact === original ? message.json : splice(message.json, [{ ...uri, text: JSON.stringify(exact) }]);
   // It may be a part of what was subscribed to. A backend that sessions share may mean another session, though.
   return own.length > 0 && !backend.isShared ? message.json : undefined;
+}
+
+function taskNoticeFor(session: Session, backend: Backend, message: Message): Buffer | undefined {
+  const span = message.params && member(message.json, message.params.start, "taskId");
+  const taskId: unknown = span && JSON.parse(message.json.toString("utf8", span.start, span.end));
+  const own = session.tasks.get(`${backend.name} ${taskId}`);
+  return span && own !== undefined ? splice(message.json, [{ ...span, text: JSON.stringify(own) }]) : undefined;
 }
 
 function cancellationFor(session: Session, backend: Backend, message: Message): Buffer | undefined {

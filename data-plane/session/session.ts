@@ -1,6 +1,6 @@
-// A client session of the era that opens with `initialize`.
+// A client session of the era that opens with `initialize`; for callers of the other era, what stands for one.
 import type { Identity } from "../incoming-auth/identity.ts";
-import type { SessionVersion } from "../mcp/versions.ts";
+import type { Era, SessionVersion } from "../mcp/versions.ts";
 import type { HandedOut } from "./handed-out.ts";
 
 /** What a session is. */
@@ -9,6 +9,8 @@ export interface Session {
   /** Name of the virtual server it was opened on; its id is void on any other. */
   readonly virtualServer: string;
   readonly identity: Identity;
+  readonly era: Era;
+  /** The revision the client speaks; of callers without sessions, the one that servers of the session era are met with. */
   readonly protocolVersion: SessionVersion;
   /** JSON text of the client's clientInfo. */
   readonly clientInfo: string;
@@ -22,14 +24,16 @@ export interface Session {
   readonly waiting: Map<string, Buffer>;
   /** Resources the client wants to hear of: its URI → who owns it. */
   readonly subscriptions: Map<string, { readonly backend: string; readonly original: string }>;
+  /** Tasks the client wants to hear of: backend and its id → the id the client knows. */
+  readonly tasks: Map<string, string>;
   /** URIs that backends gave this client in results. */
   readonly handedOut: HandedOut;
   /** Questions of backends that the client has not answered: backend and its id → the id the client knows. */
   readonly questions: Map<string, Question>;
   /** When it was last used, milliseconds of the monotonic clock. */
   usedAtMs: number;
-  /** Calls in flight, by the raw text of their id; a session with any is not reaped. */
-  readonly calls: Map<string, { abort(reason: Error): void }>;
+  /** Calls in flight, by the raw text of their id, or by a symbol; a session with any is not reaped. */
+  readonly calls: Map<string | symbol, { abort(reason: Error): void }>;
   /** Runs once when the session ends, whyever; at once when it has ended. */
   onEnd(close: () => void): void;
 }

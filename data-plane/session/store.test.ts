@@ -58,6 +58,7 @@ const open = (sessions: ReturnType<typeof newStore>) =>
   sessions.create({
     virtualServer: "v",
     identity: { issuer: "i", subject: "s" },
+    era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: "{}",
     capabilities: "{}",

@@ -3,11 +3,15 @@ import { createHandedOut } from "./handed-out.ts";
 import type { Session } from "./session.ts";
 import type { SessionIds } from "./session-ids.ts";
 
+/** What a session is opened with. */
+export type SessionFacts = Pick<
+  Session,
+  "virtualServer" | "identity" | "era" | "protocolVersion" | "clientInfo" | "capabilities"
+>;
+
 export interface SessionStore extends AsyncDisposable {
   /** Opens a session; undefined when all places are taken by sessions that are in use. */
-  create(
-    facts: Pick<Session, "virtualServer" | "identity" | "protocolVersion" | "clientInfo" | "capabilities">,
-  ): Session | undefined;
+  create(facts: SessionFacts): Session | undefined;
   /** The live session of this id on this virtual server, marked as used. */
   find(id: string, virtualServer: string): Session | undefined;
   /** Address of the replica that has the session of this id, when it is not this one. */
@@ -78,6 +82,7 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
         stream: undefined,
         waiting: new Map(),
         subscriptions: new Map(),
+        tasks: new Map(),
         handedOut: createHandedOut(),
         questions: new Map(),
         usedAtMs: 0,

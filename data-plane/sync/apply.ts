@@ -7,7 +7,7 @@ import { request } from "../mcp/json-rpc.ts";
 import { buildRuntime, emptyRuntime, type Runtime, type RuntimeOptions, type SnapshotContent } from "../runtime.ts";
 import { notifySession } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
-import { changedKinds, type VirtualServer } from "../virtual-server.ts";
+import { changedKinds, type Kind, type VirtualServer } from "../virtual-server.ts";
 
 // How long new backends may hold up a swap: at the start nothing is served meanwhile, later an edit shall show within a second.
 const warmMs = { start: 3_000, later: 600 };
@@ -21,7 +21,7 @@ export interface Live extends AsyncDisposable {
 }
 
 export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage"> {
-  readonly sessions: SessionStore;
+  readonly sessions: Pick<SessionStore, "all" | "end">;
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
   readonly log: Log;
@@ -42,11 +42,11 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
   }
 
   /** Tells each session which of the lists that it may have seen are others now. */
-  function tellChanges(server: VirtualServer, before: ReadonlyMap<string, View>): void {
+  function tellChanges(server: VirtualServer, before: (client: Kind) => View | undefined): void {
     for (const session of sessions.all()) {
-      const seen = session.virtualServer === server.name ? before.get(session.capabilities) : undefined;
+      const seen = session.virtualServer === server.name ? before(session) : undefined;
       if (!seen) continue;
-      const kinds = changedKinds(seen, server.viewOf(session.capabilities));
+      const kinds = changedKinds(seen, server.viewOf(session));
       const methods = new Set(kinds.map((kind) => `notifications/${kind === "templates" ? "resources" : kind}/list_changed`));
       for (const method of methods) notifySession(session, method, request(method, undefined));
     }
@@ -60,7 +60,7 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
       for (const session of sessions.all()) {
         if (session.virtualServer === server.name) for (const backend of server.backends.values()) void backend.join(session);
       }
-      tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? new Map());
+      tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? (() => undefined));
     }
   }
 

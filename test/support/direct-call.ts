@@ -8,6 +8,7 @@ import { createLimit, type Limit } from "../../data-plane/backends/limit.ts";
 import { readMessage, request } from "../../data-plane/mcp/json-rpc.ts";
 import type { Call } from "../../data-plane/methods/call.ts";
 import { createRelay, type Relay } from "../../data-plane/relay/relay.ts";
+import { createCallerTokens } from "../../data-plane/session/caller-tokens.ts";
 import type { Session } from "../../data-plane/session/session.ts";
 import { createSessionStore } from "../../data-plane/session/store.ts";
 import { createVirtualServer, type VirtualServer } from "../../data-plane/virtual-server.ts";
@@ -57,11 +58,13 @@ export async function directCalls(
   const session = sessions.create({
     virtualServer: "v",
     identity: { issuer: "i", subject: "s" },
+    era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1"}',
     capabilities: JSON.stringify(capabilities),
   }) as Session;
   const relay = createRelay({ secret: randomBytes(32), sessions: () => sessions.all(), log });
+  const tokens = createCallerTokens(randomBytes(32));
   const view = createView(
     aggregation,
     backends.map(({ name, catalog }) => ({ backend: name, catalog })),
@@ -80,7 +83,7 @@ export async function directCalls(
         return undefined;
       };
       session.calls.set(id, limit);
-      return { message, id, params, session, server, view, limit, notify, relay };
+      return { message, id, params, session, server, view, limit, notify, relay, tokens, stateless: undefined };
     },
     endSession: () => sessions.end(session),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

@@ -1,0 +1,36 @@
+// One URL, and the connections to it that all sessions and calls share.
+import { Pool } from "undici";
+import type { Log } from "../../common/log.ts";
+import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+
+export interface HttpTarget {
+  /** For calls, and for what else is answered soon. */
+  readonly calls: Pool;
+  /** For streams, which hold their connections for hours: they must not starve calls. */
+  readonly streams: Pool;
+  readonly path: string;
+  readonly credential: ShowCredential;
+  readonly log: Log;
+  /** Drops every connection. */
+  close(): Promise<void>;
+}
+
+// Timeouts of calls are ours (one deadline per call), so undici's are off; connecting has its own, short one.
+const settings = { connect: { timeout: 2_000 }, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, keepAliveTimeout: 4_000 };
+
+/** Nothing is opened before the first request. */
+export function createHttpTarget({ url, credential, log }: { url: string; credential: ShowCredential; log: Log }): HttpTarget {
+  const { origin, pathname, search } = new URL(url);
+  const calls = new Pool(origin, { ...settings, connections: 128 });
+  const streams = new Pool(origin, settings);
+  return {
+    calls,
+    streams,
+    path: pathname + search,
+    credential,
+    log,
+    async close() {
+      await Promise.all([calls.destroy(), streams.destroy()]);
+    },
+  };
+}

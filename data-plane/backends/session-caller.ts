@@ -1,0 +1,158 @@
+// A server of the stateless era, as a client with a session uses it. The client is asked by requests where the server answers
+// that it needs input first; the call is then made again, with the answers, until it is complete.
+// Source: MCP 2026-07-28, multi round-trip requests; MCP 2025-11-25 for what the client sees.
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { withEnvelope } from "../mcp/envelope.ts";
+import { errorCodes, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
+import { member, members, type Span, withMembers } from "../mcp/scan.ts";
+import { metaKeys } from "../mcp/stateless.ts";
+import { errorOf, failure, resultTypeOf, toolFailure, toSession } from "../mcp/translate.ts";
+import { BackendError } from "./errors.ts";
+import type { ClientFacts, Leg, RequestOptions } from "./leg.ts";
+import { envelopeOf } from "./stateless-leg.ts";
+
+const askingRoundsMax = 10;
+const questionsMax = 100;
+// A server may answer that it needs nothing but another call: it sheds load, or waits for something itself.
+const paceMs = 250;
+const logLevelDefault = '"info"';
+
+/** The leg for a client with a session. Answers of the client to what it was asked are to be given to `notify`. */
+export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
+  const envelope = envelopeOf({ ...client, capabilities: statelessCapabilities(client.capabilities) });
+  const waiting = new Map<string, (answer: Message) => void>();
+  let logLevel = logLevelDefault;
+  let lastQuestion = 0;
+
+  async function call(message: Message, options: RequestOptions): Promise<Message> {
+    let asked = 0;
+    for (let current = message; ; ) {
+      const answer = await leg.request(withEnvelope(current, { ...envelope, [metaKeys.logLevel]: logLevel }), options);
+      if (resultTypeOf(answer) !== "input_required") return toSession(message.method as string, answer);
+      const { inputRequests, requestState } = partsOf(answer);
+      const questions = inputRequests ? questionsOf(answer, inputRequests) : [];
+      if (questions.length === 0) await sleep(paceMs, undefined, { signal: options.signal }).catch(() => undefined);
+      else if (++asked > askingRoundsMax) throw endless();
+      options.signal.throwIfAborted();
+      const responses: string[] = [];
+      const answers = await Promise.all(questions.map((question) => ask(question, options)));
+      for (const [i, reply] of answers.entries()) {
+        const { key, method } = questions[i] as Question;
+        const response = responseOf(reply, method);
+        if (response === undefined) return refused(message, reply);
+        responses.push(`${JSON.stringify(key)}:${response}`);
+      }
+      current = nextCall(message, responses, requestState && answer.json.subarray(requestState.start, requestState.end));
+    }
+  }
+
+  /** Asks the client and waits for its answer. */
+  function ask({ method, params }: Question, { signal, onMessage }: RequestOptions): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      if (!onMessage) return reject(new BackendError("bad_answer", "unknown", "it asks where nobody can be asked"));
+      const id = `"vmcp-input-${++lastQuestion}"`;
+      const abort = (): void => settle(() => reject(signal.reason));
+      const settle = (finish: () => void): void => {
+        waiting.delete(id);
+        signal.removeEventListener("abort", abort);
+        finish();
+      };
+      waiting.set(id, (answer) => settle(() => resolve(answer)));
+      signal.addEventListener("abort", abort, { once: true });
+      void onMessage(readMessage(request(method, params, id)));
+    });
+  }
+
+  return {
+    get facts() {
+      return leg.facts;
+    },
+    isShared: leg.isShared,
+    get closedBy() {
+      return leg.closedBy;
+    },
+    async request(message, options) {
+      if (message.method !== "logging/setLevel") return call(message, options);
+      const level = message.params && member(message.json, message.params.start, "level");
+      if (level) logLevel = message.json.toString("utf8", level.start, level.end);
+      return readMessage(resultResponse(message.id as string, "{}"));
+    },
+    async notify(json) {
+      const message = readMessage(json);
+      if (message.method === undefined && message.id !== undefined) waiting.get(message.id)?.(message);
+    },
+    listen: leg.listen,
+    close: leg.close,
+  };
+}
+
+function endless(): BackendError {
+  return new BackendError("bad_answer", "unknown", `it asks for input in more than ${askingRoundsMax} rounds`);
+}
+
+function partsOf(answer: Message): { readonly inputRequests: Span | undefined; readonly requestState: Span | undefined } {
+  const found = new Map(answer.result ? members(answer.json, answer.result.start).map((part) => [part.key, part]) : []);
+  return { inputRequests: found.get("inputRequests"), requestState: found.get("requestState") };
+}
+
+interface Question {
+  readonly key: string;
+  readonly method: string;
+  /** JSON text. */
+  readonly params: string | undefined;
+}
+
+const askable = new Set(["elicitation/create", "sampling/createMessage", "roots/list"]);
+
+function questionsOf({ json }: Message, span: Span): Question[] {
+  if (json[span.start] !== 0x7b) throw new BackendError("bad_answer", "unknown", "its inputRequests are no object");
+  const questions = members(json, span.start).map((entry): Question => {
+    const parts = json[entry.start] === 0x7b ? members(json, entry.start) : [];
+    const method = parts.find(({ key }) => key === "method");
+    const name: unknown = method && JSON.parse(json.toString("utf8", method.start, method.end));
+    if (typeof name !== "string" || !askable.has(name))
+      throw new BackendError("bad_answer", "unknown", "it asks for something that clients are not asked");
+    const params = parts.find(({ key }) => key === "params");
+    return { key: entry.key, method: name, params: params && paramsFor(name, json.subarray(params.start, params.end)) };
+  });
+  if (questions.length > questionsMax)
+    throw new BackendError("bad_answer", "unknown", `it asks more than ${questionsMax} questions at once`);
+  return questions;
+}
+
+/** Elicitation by URL has an id in the session era. */
+function paramsFor(method: string, params: Buffer): string {
+  if (method !== "elicitation/create" || params[0] !== 0x7b) return params.toString();
+  const { mode } = JSON.parse(params.toString()) as { mode?: unknown };
+  return mode === "url" ? withMembers(params, { elicitationId: JSON.stringify(randomUUID()) }).toString() : params.toString();
+}
+
+/** What the server gets for a client's answer, as JSON text; undefined when an error can't be put into words of this era. */
+function responseOf(reply: Message, method: string): string | undefined {
+  if (reply.result) return reply.json.toString("utf8", reply.result.start, reply.result.end);
+  return method === "elicitation/create" ? '{"action":"cancel"}' : undefined;
+}
+
+function refused(message: Message, reply: Message): Message {
+  const text = `The client did not answer: ${errorOf(reply).message}`;
+  return message.method === "tools/call" ? toolFailure(message, text) : failure(message, errorCodes.internal, text);
+}
+
+/** The call with the answers, each as a member's text. */
+function nextCall(message: Message, responses: readonly string[], state: Buffer | undefined): Message {
+  const { json, params } = message;
+  const added: Record<string, Buffer | string> = {
+    ...(responses.length > 0 ? { inputResponses: `{${responses.join(",")}}` } : {}),
+    ...(state ? { requestState: state } : {}),
+  };
+  const before = params ? json.subarray(params.start, params.end) : Buffer.from("{}");
+  return readMessage(withMembers(json, { params: withMembers(before, added) }));
+}
+
+/** What a client declared when it opened its session, without what the stateless era doesn't have. */
+function statelessCapabilities(capabilities: string): string {
+  const { tasks: _tasks, extensions: _extensions, ...declared } = JSON.parse(capabilities) as Record<string, unknown>;
+  const { roots } = declared;
+  return JSON.stringify(roots === undefined ? declared : { ...declared, roots: {} });
+}

@@ -1,0 +1,169 @@
+// What stands for a session with a server of the stateless era: requests that each carry what a session would have agreed on,
+// and a stream of changes that is asked for. Source: MCP 2026-07-28, base protocol and subscriptions.
+import { type EnvelopeMembers, withEnvelope } from "../mcp/envelope.ts";
+import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
+import { metaKeys, statelessErrors, statelessVersion } from "../mcp/stateless.ts";
+import { errorOf } from "../mcp/translate.ts";
+import type { ChangeFeed, Follower } from "./change-feed.ts";
+import { BackendError } from "./errors.ts";
+import type { ClientFacts, Hear, Leg, ListenOptions, RequestOptions, ServerFacts } from "./leg.ts";
+
+/** Sends requests that have their envelope, each on its own. */
+export interface StatelessWire {
+  /** Sends a request and gives the response; throws BackendError. */
+  send(message: Message, options: RequestOptions): Promise<Message>;
+  /** What the server said of itself last. */
+  readonly facts: ServerFacts;
+  /** Asks the server again what it is; throws BackendError. */
+  discover(signal: AbortSignal): Promise<void>;
+  /** What changed at the server, shared by all that ask. */
+  readonly changes: ChangeFeed;
+  /** Several sessions use it, and it can't tell them apart. */
+  readonly isShared: boolean;
+  /** Why it can't be used any more. */
+  readonly closedBy: string | undefined;
+}
+
+/** The envelope of requests made for this client. */
+export function envelopeOf(client: Pick<ClientFacts, "clientInfo" | "capabilities">): EnvelopeMembers {
+  return {
+    [metaKeys.protocolVersion]: JSON.stringify(statelessVersion),
+    [metaKeys.clientInfo]: client.clientInfo,
+    [metaKeys.clientCapabilities]: client.capabilities,
+  };
+}
+
+/** A leg over a wire. Requests that come without an envelope get this client's. */
+export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Leg {
+  const envelope = envelopeOf(client);
+  const uris = new Set<string>();
+  const tasks = new Set<string>();
+  let follower: Follower | undefined;
+  let closedBy: string | undefined;
+
+  /** Asks to hear of one resource, or no longer. There is no such request in this era, so the answer is ours. */
+  async function subscribe(message: Message, { signal }: RequestOptions): Promise<Message> {
+    const { uri } = parseSpan(message, message.params) as { uri: string };
+    const { resources } = wire.facts.capabilities as { resources?: { subscribe?: unknown } };
+    if (resources?.subscribe !== true) return refusal(message, errorCodes.methodNotFound, "it offers no subscriptions");
+    uris.add(uri);
+    const isHonoured = (await follower?.add(uri, signal)) ?? true;
+    if (isHonoured) return readMessage(resultResponse(message.id as string, "{}"));
+    uris.delete(uri);
+    return refusal(message, errorCodes.invalidParams, "it does not take subscriptions to this resource");
+  }
+
+  async function unsubscribe(message: Message): Promise<Message> {
+    const { uri } = parseSpan(message, message.params) as { uri: string };
+    uris.delete(uri);
+    follower?.remove(uri);
+    return readMessage(resultResponse(message.id as string, "{}"));
+  }
+
+  async function ping(message: Message, { signal }: RequestOptions): Promise<Message> {
+    await wire.discover(signal);
+    return readMessage(resultResponse(message.id as string, "{}"));
+  }
+
+  const own: Readonly<Record<string, (message: Message, options: RequestOptions) => Promise<Message>>> = {
+    ping,
+    "resources/subscribe": subscribe,
+    "resources/unsubscribe": unsubscribe,
+  };
+
+  async function request(message: Message, options: RequestOptions): Promise<Message> {
+    const answer = own[message.method as string];
+    if (answer) return answer(message, options);
+    // Clients of this era always write it; what we ask ourselves, and what sessions ask, never does here.
+    const isEnveloped = message.json.includes(metaKeys.protocolVersion);
+    const enveloped = isEnveloped ? message : withEnvelope(message, envelope);
+    const response = await wire.send(enveloped, options);
+    if (!response.error || errorOf(response).code !== statelessErrors.headerMismatch) return response;
+    // It did not run. What we know of the tool's headers is out of date: once more, with fresh ones.
+    const headers = await options.freshHeaders?.();
+    return headers ? wire.send(enveloped, { ...options, headers }) : response;
+  }
+
+  async function listen(hear: Hear, { signal, onOpen, wantsLists }: ListenOptions): Promise<boolean> {
+    const following = wire.changes.follow({ hear, uris, wantsLists: wantsLists ?? false });
+    follower = following;
+    for (const taskId of tasks) following.addTask(taskId);
+    try {
+      const ended = Promise.race([aborted(signal), following.ended]);
+      const isOffered = await Promise.race([following.ready, ended]);
+      if (isOffered === false) return false;
+      onOpen?.();
+      await ended;
+      return true;
+    } finally {
+      following.close();
+      if (follower === following) follower = undefined;
+    }
+  }
+
+  return {
+    get facts() {
+      return wire.facts;
+    },
+    isShared: wire.isShared,
+    get closedBy() {
+      return closedBy ?? wire.closedBy;
+    },
+    request,
+    // There is nothing to be told of: no sessions, no questions.
+    notify: async () => undefined,
+    listen,
+    followTask(taskId) {
+      tasks.add(taskId);
+      follower?.addTask(taskId);
+    },
+    async close() {
+      closedBy ??= "it was closed";
+    },
+  };
+}
+
+function refusal({ id }: Message, code: number, message: string): Message {
+  return readMessage(errorResponse(id, { code, message }));
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}
+
+/** Reads the answer to `server/discover`; undefined when it says that the server is of the session era. Throws BackendError. */
+export function readDiscovery(response: Message): ServerFacts | undefined {
+  if (response.error) {
+    const { code, data } = errorOf(response);
+    const { supported } = Object(data) as { supported?: unknown };
+    if (code !== statelessErrors.unsupportedVersion || !Array.isArray(supported)) return undefined;
+    return ours(supported);
+  }
+  const result = Object(parse(response)) as Record<string, unknown>;
+  const { supportedVersions, capabilities, instructions } = result;
+  if (!Array.isArray(supportedVersions) || typeof capabilities !== "object" || capabilities === null) return undefined;
+  if (!supportedVersions.includes(statelessVersion)) return ours(supportedVersions);
+  return {
+    era: "stateless",
+    protocolVersion: statelessVersion,
+    capabilities: capabilities as Record<string, unknown>,
+    instructions: typeof instructions === "string" && instructions.trim() !== "" ? instructions : undefined,
+  };
+}
+
+/** A server without our revision may still have one of the session era; one with neither can't be talked to. */
+function ours(versions: readonly unknown[]): undefined {
+  if (versions.length === 0 || versions.some((version) => typeof version === "string" && version < statelessVersion))
+    return undefined;
+  const shown = JSON.stringify(versions.slice(0, 5)).slice(0, 100);
+  throw new BackendError("bad_answer", "not_executed", `speaks MCP revisions ${shown}, which we do not`);
+}
+
+function parse(response: Message): unknown {
+  try {
+    return parseSpan(response, response.result);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,182 @@
+// Requests of the stateless era: each says for itself what a session would know, and is answered on its own response.
+// Source: MCP 2026-07-28, transports, streamable HTTP.
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Log } from "../../common/log.ts";
+import { createLimit } from "../backends/limit.ts";
+import type { Identity } from "../incoming-auth/identity.ts";
+import { withEnvelope } from "../mcp/envelope.ts";
+import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
+import { type Envelope, metaKeys, statelessErrors, tasksExtension } from "../mcp/stateless.ts";
+import { errorOf } from "../mcp/translate.ts";
+import type { Call, StatelessCall } from "../methods/call.ts";
+import { offersNeeded, statelessMethods } from "../methods/registry.ts";
+import type { ParkedCalls } from "../relay/parked-calls.ts";
+import type { Relay } from "../relay/relay.ts";
+import type { CallerTokens, CallState } from "../session/caller-tokens.ts";
+import { abilitiesOf, type Callers } from "../session/callers.ts";
+import type { Session } from "../session/session.ts";
+import type { VirtualServer } from "../virtual-server.ts";
+import { createAnswer } from "./answer.ts";
+import type { OwnerForwarder } from "./forward-to-owner.ts";
+import { serveListen } from "./listen.ts";
+import type { ReadMessage } from "./read-request.ts";
+import { refuse } from "./refuse.ts";
+import { createResponseStream } from "./response-stream.ts";
+
+export interface StatelessOptions {
+  readonly callers: Callers;
+  readonly tokens: CallerTokens;
+  readonly parked: ParkedCalls;
+  readonly relay: Relay;
+  readonly owners: OwnerForwarder;
+  /** Where other replicas reach this one. */
+  readonly self: StatelessCall["self"];
+  readonly log: Log;
+}
+
+export interface StatelessExchange extends StatelessOptions {
+  readonly server: VirtualServer;
+  readonly identity: Identity;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly prefersStream: boolean;
+  /** How long a call may say nothing before it is answered as a stream, milliseconds. */
+  readonly silentMs: number;
+}
+
+const joinMs = 2_000;
+const noLongerThere = "the requestState is of no call that waits for input; call again without it";
+
+/** Serves one request; never rejects. */
+export async function serveStateless(
+  exchange: StatelessExchange,
+  read: ReadMessage,
+  envelope: Envelope,
+  body: Buffer,
+): Promise<void> {
+  const { server, identity, request, response, callers } = exchange;
+  const name = read.message.method as string;
+  const id = read.message.id as string;
+  const isListen = name === "subscriptions/listen";
+  const method = statelessMethods.get(name);
+  const notFound = (message: string) => refuse(response, 404, message, { id, code: errorCodes.methodNotFound });
+  if (!method && !isListen) return notFound(`unknown method: ${name}`);
+
+  const caller = callers.of({ virtualServer: server.name, identity, capabilities: abilitiesOf(envelope.capabilities) });
+  if (!caller)
+    return refuse(response, 503, "too many callers", { id, code: errorCodes.internal, headers: { "retry-after": "1" } });
+  const { session } = caller;
+  if (caller.isNew) await join(server, session);
+  const offer = offersNeeded.get(name);
+  const view = server.viewOf(session);
+  if (offer !== undefined && !view.offers.has(offer)) return notFound(`no server here offers ${offer}`);
+
+  const state = stateOf(exchange, session, read);
+  if (state === "invalid") return respondInvalid(exchange, id, noLongerThere);
+  if (state?.kind === "parked" && (await isElsewhere(exchange, state, id, body))) return;
+
+  const limit = createLimit();
+  const call: Omit<Call, "notify"> = {
+    message: carried(read, envelope),
+    id,
+    params: read.params,
+    session,
+    server,
+    view,
+    limit,
+    relay: exchange.relay,
+    tokens: exchange.tokens,
+    stateless: { envelope, headers: request.headers, state, parked: exchange.parked, self: exchange.self },
+  };
+  if (isListen) return serveListen(call, response);
+  // Whoever goes away wants no answer any more. A call that waits for input has been answered, for now.
+  response.once("close", () => {
+    if (!response.writableFinished) limit.abort(new Error("the client went away"));
+  });
+  await answer(exchange, call, method as NonNullable<typeof method>);
+}
+
+async function answer(
+  { response, prefersStream, silentMs, log }: StatelessExchange,
+  call: Omit<Call, "notify">,
+  method: (call: Call) => Buffer | Promise<Buffer>,
+): Promise<void> {
+  const { id, session, limit, server } = call;
+  const answering = createAnswer(response, { openStream: createResponseStream, prefersStream, silentMs, statusOf });
+  // Ids of requests are unique for whoever made them, and many make them here.
+  const key = Symbol(id);
+  session.calls.set(key, limit);
+  try {
+    answering.respond(await method({ ...call, notify: answering.notify }));
+  } catch (error) {
+    if (limit.signal.aborted) return answering.close();
+    log.error({ err: error, method: call.message.method, virtualServer: server.name }, "a request failed");
+    answering.respond(errorResponse(id, { code: errorCodes.internal, message: "internal error" }));
+  } finally {
+    session.calls.delete(key);
+    session.usedAtMs = performance.now();
+  }
+}
+
+/** Backends that list more for a client like this get a moment to do so, the first time one comes. */
+async function join(server: VirtualServer, session: Session): Promise<void> {
+  const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
+  await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
+}
+
+/** Where the call goes on that a request is a retry of; undefined when it is none. */
+function stateOf(
+  { tokens }: StatelessExchange,
+  session: Session,
+  { message, params }: ReadMessage,
+): CallState | "invalid" | undefined {
+  const { requestState, inputResponses } = params;
+  if (
+    inputResponses !== undefined &&
+    (typeof inputResponses !== "object" || inputResponses === null || Array.isArray(inputResponses))
+  )
+    return "invalid";
+  if (requestState === undefined) return undefined;
+  if (typeof requestState !== "string") return "invalid";
+  return tokens.openState(session, { method: message.method as string, params }, requestState) ?? "invalid";
+}
+
+/** Whether a parked call is on another replica, which answers then, or was on one that is gone. */
+async function isElsewhere(
+  { owners, self, request, response, ...exchange }: StatelessExchange,
+  { owner, instance }: Extract<CallState, { kind: "parked" }>,
+  id: string,
+  body: Buffer,
+): Promise<boolean> {
+  const { address, instance: own } = self();
+  if (instance === own) return false;
+  const gone = () => respondInvalid({ response, ...exchange }, id, noLongerThere);
+  if (owner === address || owners.isForwarded(request)) gone();
+  else await owners.forward(owner, request, response, body, gone);
+  return true;
+}
+
+function respondInvalid({ response }: Pick<StatelessExchange, "response">, id: string, message: string): void {
+  refuse(response, 200, message, { id, code: errorCodes.invalidParams });
+}
+
+/** The request as it may go on: what its client can do, as far as it can be done through us. */
+function carried({ message }: ReadMessage, { capabilities }: Envelope): Call["message"] {
+  const { extensions } = capabilities as { extensions?: Readonly<Record<string, unknown>> };
+  if (extensions === undefined || Object.keys(extensions).every((name) => name === tasksExtension)) return message;
+  const kept = Object.hasOwn(extensions, tasksExtension) ? { [tasksExtension]: extensions[tasksExtension] } : {};
+  return withEnvelope(message, { [metaKeys.clientCapabilities]: JSON.stringify({ ...capabilities, extensions: kept }) });
+}
+
+const statuses: ReadonlyMap<number, number> = new Map([
+  [errorCodes.methodNotFound, 404],
+  ...Object.values(statelessErrors).map((code) => [code, 400] as const),
+]);
+
+/** Some errors have a status of their own, the rest is told in the body alone. */
+function statusOf(message: Buffer): number {
+  if (!message.includes('"error"')) return 200;
+  const answered = readMessage(message);
+  return answered.error ? (statuses.get(errorOf(answered).code) ?? 200) : 200;
+}
