@@ -19,25 +19,25 @@ for (const [name, direct, through, reason] of [
   ["every repetition counts", [success, success], [success], "passes 2 times without the gateway, 1 times with it"],
 ] satisfies [string, Check[], Check[], string | undefined][]) {
   test(name, () => {
-    const losses = findLosses("run", scenario(...direct), scenario(...through));
-    assert.deepEqual(losses, reason === undefined ? [] : [{ run: "run", scenario: "ping", check: "pong", reason }]);
+    const losses = findLosses(scenario(...direct), scenario(...through));
+    assert.deepEqual(losses, reason === undefined ? [] : [{ scenario: "ping", check: "pong", reason }]);
   });
 }
 
 test("a scenario that did not run loses its checks", () => {
-  assert.equal(findLosses("run", scenario(success), []).length, 1);
+  assert.equal(findLosses(scenario(success), []).length, 1);
 });
 
 test("expected losses are forgiven, and expectations that did not come true are named", () => {
-  const losses = findLosses("run", scenario(success), scenario(failure));
-  const entry = { run: "run", scenario: "ping", check: "pong", why: "because" };
+  const losses = findLosses(scenario(success), scenario(failure));
+  const entry = { scenario: "ping", check: "pong", why: "because" };
   assert.deepEqual(judge(losses, [entry]), { unexpected: [], stale: [] });
   assert.deepEqual(judge([], [entry]), { unexpected: [], stale: [entry] });
-  assert.deepEqual(judge(losses, [{ ...entry, run: "other" }]).unexpected, losses);
+  assert.deepEqual(judge(losses, [{ ...entry, scenario: "other" }]).unexpected, losses);
 });
 
 test("the list of expected failures may be empty, and entries need a reason", () => {
   assert.deepEqual(parseExpectedFailures("# nothing\n"), []);
-  assert.throws(() => parseExpectedFailures("- { run: r, scenario: s, check: c, why: later }"));
-  assert.throws(() => parseExpectedFailures("- { run: r, scenario: s, check: c }"));
+  assert.throws(() => parseExpectedFailures("- { scenario: s, check: c, why: later }"));
+  assert.throws(() => parseExpectedFailures("- { scenario: s, check: c }"));
 });

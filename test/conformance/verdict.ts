@@ -5,7 +5,6 @@ import type { Check, Scenario } from "./suite.ts";
 
 /** A check that came out worse behind the gateway. */
 export interface Loss {
-  readonly run: string;
   readonly scenario: string;
   readonly check: string;
   readonly reason: string;
@@ -13,15 +12,12 @@ export interface Loss {
 
 /** A loss that nothing can be done about; `why` says so. */
 export interface ExpectedFailure {
-  readonly run: string;
   readonly scenario: string;
   readonly check: string;
   readonly why: string;
 }
 
-const expectedFailures = z.array(
-  z.strictObject({ run: z.string(), scenario: z.string(), check: z.string(), why: z.string().min(20) }),
-);
+const expectedFailures = z.array(z.strictObject({ scenario: z.string(), check: z.string(), why: z.string().min(20) }));
 
 /** Reads the list; throws when it is none, or when an entry has no reason worth the name. */
 export const parseExpectedFailures = (text: string): ExpectedFailure[] => expectedFailures.parse(parse(text) ?? []);
@@ -30,12 +26,12 @@ export const parseExpectedFailures = (text: string): ExpectedFailure[] => expect
  * Everything that got worse. A warning or a missing check counts, because a client shall not be able to tell that it
  * talks to a gateway. So does what fails without the gateway: there the fixture is wrong, and nothing is proved.
  */
-export function findLosses(run: string, direct: readonly Scenario[], through: readonly Scenario[]): Loss[] {
+export function findLosses(direct: readonly Scenario[], through: readonly Scenario[]): Loss[] {
   return direct.flatMap((scenario) => {
     const checks = through.find(({ name }) => name === scenario.name)?.checks ?? [];
     return [...new Set([...scenario.checks, ...checks].map(({ id }) => id))].flatMap((id) => {
       const reason = compare(ofId(scenario.checks, id), ofId(checks, id));
-      return reason === undefined ? [] : [{ run, scenario: scenario.name, check: id, reason }];
+      return reason === undefined ? [] : [{ scenario: scenario.name, check: id, reason }];
     });
   });
 }
@@ -58,8 +54,7 @@ function compare(direct: readonly Check[], through: readonly Check[]): string | 
 
 /** Losses that nobody expected, and expectations that did not come true. */
 export function judge(losses: readonly Loss[], expected: readonly ExpectedFailure[]) {
-  const isSame = (a: Loss | ExpectedFailure, b: Loss | ExpectedFailure) =>
-    a.run === b.run && a.scenario === b.scenario && a.check === b.check;
+  const isSame = (a: Loss | ExpectedFailure, b: Loss | ExpectedFailure) => a.scenario === b.scenario && a.check === b.check;
   return {
     unexpected: losses.filter((loss) => !expected.some((entry) => isSame(entry, loss))),
     stale: expected.filter((entry) => !losses.some((loss) => isSame(entry, loss))),
