@@ -16,6 +16,8 @@ export interface BackendRow {
   readonly resources: number;
   readonly prompts: number;
   readonly protocolVersion: string;
+  /** `session` or `stateless`; merged like the state. */
+  readonly era: string;
   readonly proxies: readonly { readonly proxy: string; readonly state: string; readonly error: string }[];
 }
 
@@ -46,6 +48,7 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     resources: best?.[1].resources ?? 0,
     prompts: best?.[1].prompts ?? 0,
     protocolVersion: best?.[1].protocolVersion ?? "",
+    era: merged(seen.map(([, { era }]) => era).filter((era) => era !== "")),
     proxies: seen.map(([proxy, { state, error }]) => ({ proxy, state, error })),
   };
 }

@@ -37,11 +37,11 @@ export function authPolicyTable(policies: readonly Resource[], nowMs: number): s
 }
 
 export function backendTable(rows: readonly BackendRow[]): string {
-  const cells = rows.map(({ name, transport, state, tools, resources, prompts, address }) => {
+  const cells = rows.map(({ name, transport, state, era, tools, resources, prompts, address }) => {
     const counts = state === "" ? ["", "", ""] : [tools, resources, prompts].map(String);
-    return [name, transport, state, ...counts, address];
+    return [name, transport, state, era, ...counts, address];
   });
-  return table(["NAME", "TRANSPORT", "STATE", "TOOLS", "RESOURCES", "PROMPTS", "ADDRESS"], cells);
+  return table(["NAME", "TRANSPORT", "STATE", "ERA", "TOOLS", "RESOURCES", "PROMPTS", "ADDRESS"], cells);
 }
 
 /** Without the collection: what commands take as NAME. */

@@ -15,6 +15,7 @@ export function status(runtime: Runtime): object {
     resource,
     health: { ready: "healthy", connecting: "unknown", unavailable: "unhealthy" }[backend.state.state],
     error: backend.state.error,
+    era: backend.catalog?.facts.era,
     mcp_revision: backend.catalog?.facts.protocolVersion,
     tools: backend.catalog?.tools.length,
   }));

@@ -27,6 +27,7 @@ export function createReporter(sessions: SessionStore): (runtime: Runtime) => Re
         state: state.state,
         error: state.error ?? "",
         protocolVersion: catalog?.facts.protocolVersion ?? "",
+        era: catalog?.facts.era ?? "",
         tools: catalog?.tools.length ?? 0,
         resources: (catalog?.resources.length ?? 0) + (catalog?.templates.length ?? 0),
         prompts: catalog?.prompts.length ?? 0,
