@@ -35,7 +35,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
   function read(json: Buffer): void {
     const message = readMessage(json);
     if (message.method !== undefined) taken = options.onMessage(message) ?? taken;
-    else if (awaited && isSameId(message.id, awaited.id)) answer ??= readMessage(withId(message, awaited.id as string));
+    else if (awaited && isSameId(message.id, awaited.id)) answer ??= withId(message, awaited.id as string);
     else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
   }
 
@@ -105,7 +105,7 @@ function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
   try {
     const message = readMessage(body);
     if (!message.error || (message.id !== undefined && !isSameId(message.id, awaited.id))) return undefined;
-    if (message.id !== undefined) return readMessage(withId(message, awaited.id as string));
+    if (message.id !== undefined) return withId(message, awaited.id as string);
     const start = body.indexOf("{") + 1;
     const edit = message.idSpan
       ? { ...message.idSpan, text: awaited.id ?? "" }

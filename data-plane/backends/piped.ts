@@ -75,7 +75,7 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
     else if (message.id !== undefined) {
       const call = pending.get(message.id);
       pending.delete(message.id);
-      call?.settle(readMessage(withId(message, call.message.id as string)));
+      call?.settle(withId(message, call.message.id as string));
     }
   }
 

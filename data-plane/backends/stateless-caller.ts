@@ -21,14 +21,14 @@ export function forStatelessCaller(leg: Leg, client: Pick<ClientFacts, "capabili
     },
     async request(message, options) {
       const id = String(++lastId);
-      const plain = readMessage(withId(withoutEnvelope(message), id));
+      const plain = withId(withoutEnvelope(message), id);
       const token = progressTokenOf(plain);
       const hear = options.onMessage;
       const answer = await leg.request(token ? readMessage(splice(plain.json, [{ ...token, text: id }])) : plain, {
         signal: options.signal,
         ...(hear ? { onMessage: token ? hearing(hear, id, textOf(plain, token)) : hear } : {}),
       });
-      const own = readMessage(withId(answer, message.id as string));
+      const own = withId(answer, message.id as string);
       const params = readObject(message, message.params);
       const read = message.method === "resources/read" ? withoutEmptyRead(own, params) : own;
       return asInputRequired(toStateless(message.method as string, read, params), client);

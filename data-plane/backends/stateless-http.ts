@@ -3,7 +3,7 @@
 
 import { withEnvelope } from "../mcp/envelope.ts";
 import { encodeHeaderValue } from "../mcp/header-values.ts";
-import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { type Message, readMessage, request, withId } from "../mcp/json-rpc.ts";
 import { member } from "../mcp/scan.ts";
 import { nameParams, statelessErrors, statelessVersion } from "../mcp/stateless.ts";
 import { errorOf } from "../mcp/translate.ts";
@@ -25,6 +25,7 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   const own = envelopeOf(gateway);
   let closedBy: string | undefined;
   let facts: ServerFacts | undefined;
+  let lastId = 0;
   const changes = createChangeFeed({
     open: (message, options) => exchange(target.streams, withEnvelope(message, own), options).then(({ answer }) => answer),
     log: target.log,
@@ -36,6 +37,8 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
     { signal, onMessage, headers }: RequestOptions,
   ): Promise<{ readonly answer: Message; readonly status: number }> {
     let status = 0;
+    // Many clients stand behind us, and each has an id 1.
+    const sent = withId(message, String(++lastId));
     const answer = await post(pool, {
       path: target.path,
       headers: [
@@ -51,8 +54,8 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
         ...Object.entries(headers ?? {}).flat(),
         ...Object.entries(await target.credential()).flat(),
       ],
-      body: message.json,
-      awaited: message,
+      body: sent.json,
+      awaited: sent,
       signal,
       hasSession: false,
       // Servers of this era ask nothing on streams; what has an id is none of ours.
@@ -61,7 +64,7 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
         status = seen;
       },
     });
-    return { answer: answer as Message, status };
+    return { answer: withId(answer as Message, message.id as string), status };
   }
 
   async function send(message: Message, options: RequestOptions): Promise<Message> {
@@ -76,8 +79,11 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   }
 
   async function tryDiscover(signal: AbortSignal): Promise<boolean> {
-    const message = readMessage(request("server/discover", undefined, '"vmcp-discover"'));
-    const found = readDiscovery((await exchange(target.calls, withEnvelope(message, own), { signal })).answer);
+    const message = withEnvelope(readMessage(request("server/discover", undefined, '"vmcp-discover"')), own);
+    const ask = async () => readDiscovery((await exchange(target.calls, message, { signal })).answer);
+    const first = await ask();
+    const found = first === "again" ? await ask() : first;
+    if (found === "again") throw new BackendError("bad_answer", "unknown", "refuses the revision that it says it speaks");
     // The same object while it says the same, so that who looks can tell.
     if (JSON.stringify(found) !== JSON.stringify(facts)) facts = found;
     return found !== undefined;

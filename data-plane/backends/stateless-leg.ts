@@ -132,13 +132,16 @@ function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
-/** Reads the answer to `server/discover`; undefined when it says that the server is of the session era. Throws BackendError. */
-export function readDiscovery(response: Message): ServerFacts | undefined {
+/**
+ * Reads the answer to `server/discover`; undefined when it says that the server is of the session era, "again" when it refused
+ * the revision that it says it speaks. Throws BackendError.
+ */
+export function readDiscovery(response: Message): ServerFacts | "again" | undefined {
   if (response.error) {
     const { code, data } = errorOf(response);
     const { supported } = Object(data) as { supported?: unknown };
     if (code !== statelessErrors.unsupportedVersion || !Array.isArray(supported)) return undefined;
-    return ours(supported);
+    return supported.includes(statelessVersion) ? "again" : ours(supported);
   }
   const result = Object(parse(response)) as Record<string, unknown>;
   const { supportedVersions, capabilities, instructions } = result;

@@ -26,8 +26,11 @@ for (const [name, json] of broken)
 
 test("puts another id without touching anything else", () => {
   const message = readMessage(Buffer.from('{"id": 1 ,"jsonrpc":"2.0","result":{"n":1e400}}'));
-  assert.equal(withId(message, '"x"').toString(), '{"id": "x" ,"jsonrpc":"2.0","result":{"n":1e400}}');
-  assert.equal(withId(message, "1"), message.json);
+  const renamed = withId(message, '"x"');
+  assert.equal(renamed.id, '"x"');
+  assert.equal(renamed.json.toString("utf8", renamed.result?.start, renamed.result?.end), '{"n":1e400}');
+  assert.equal(renamed.json.toString(), '{"id": "x" ,"jsonrpc":"2.0","result":{"n":1e400}}');
+  assert.equal(withId(message, "1"), message);
 });
 
 test("writes messages", () => {

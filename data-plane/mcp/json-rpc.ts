@@ -60,9 +60,21 @@ function readMethod(text: string | undefined): string | undefined {
 }
 
 /** The message under another id; a copy only when it differs. */
-export function withId(message: Message, id: string): Buffer {
-  if (!message.idSpan || message.id === id) return message.json;
-  return splice(message.json, [{ ...message.idSpan, text: id }]);
+export function withId(message: Message, id: string): Message {
+  const { idSpan } = message;
+  if (!idSpan || message.id === id) return message;
+  const delta = Buffer.byteLength(id) - (idSpan.end - idSpan.start);
+  const moved = (span: Span | undefined) =>
+    span && span.start > idSpan.start ? { start: span.start + delta, end: span.end + delta } : span;
+  return {
+    json: splice(message.json, [{ ...idSpan, text: id }]),
+    id,
+    idSpan: { start: idSpan.start, end: idSpan.end + delta },
+    method: message.method,
+    params: moved(message.params),
+    result: moved(message.result),
+    error: moved(message.error),
+  };
 }
 
 /** A request or, without an id, a notification. `params` is JSON text. */

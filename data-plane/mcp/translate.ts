@@ -9,11 +9,15 @@ const urlElicitationRequired = -32042;
 
 /** What a result of the stateless era is: `complete`, `input_required`, or a word of an extension; undefined when it has none. */
 export function resultTypeOf({ json, result }: Message): string | undefined {
-  if (!result || json[result.start] !== 0x7b || !json.includes('"resultType"')) return undefined;
+  if (!result || json[result.start] !== 0x7b) return undefined;
+  if (json.subarray(result.start, result.start + completeFirst.length).equals(completeFirst)) return "complete"; // nearly always
+  if (!json.includes('"resultType"')) return undefined;
   const span = member(json, result.start, "resultType");
   const value: unknown = span && JSON.parse(json.toString("utf8", span.start, span.end));
   return typeof value === "string" ? value : undefined;
 }
+
+const completeFirst = Buffer.from('{"resultType":"complete"');
 
 /** An answer from a server of the session era to `method`, for a client of the stateless era. */
 export function toStateless(method: string, answer: Message, params: Readonly<Record<string, unknown>>): Message {

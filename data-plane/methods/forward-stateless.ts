@@ -6,7 +6,7 @@ import { BackendError } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { progressTokenOf } from "../mcp/envelope.ts";
 import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
-import { member, members, type Span, splice } from "../mcp/scan.ts";
+import { member, members, type Span, splice, withMembers } from "../mcp/scan.ts";
 import { logLevels, statelessErrors } from "../mcp/stateless.ts";
 import { errorOf, failure, isOfTheHop, resultTypeOf } from "../mcp/translate.ts";
 import type { Turn, Work } from "../relay/parked-calls.ts";
@@ -56,7 +56,7 @@ function staleState(call: Call): Message {
 }
 
 function answerOf(call: Call, stateless: StatelessCall, backend: Backend, turn: Turn): Message {
-  if ("answer" in turn) return relayed(call, stateless, backend, readMessage(withId(turn.answer, call.id)));
+  if ("answer" in turn) return relayed(call, stateless, backend, withId(turn.answer, call.id));
   const { inputRequests, job, round } = turn;
   const state = seal(call, { kind: "parked", owner: stateless.self().address, instance: stateless.self().instance, job, round });
   const result = `{"resultType":"input_required","inputRequests":${inputRequests},"requestState":${JSON.stringify(state)}}`;
@@ -66,12 +66,22 @@ function answerOf(call: Call, stateless: StatelessCall, backend: Backend, turn: 
 /** A backend's own answer; one that needs input gets our state for its. */
 function relayed(call: Call, { envelope }: StatelessCall, backend: Backend, answer: Message): Message {
   if (answer.error) return asOurError(answer, envelope.capabilities);
-  if (resultTypeOf(answer) !== "input_required") return answer;
+  const type = resultTypeOf(answer);
+  if (type === undefined) return completed(answer);
+  if (type !== "input_required") return answer;
   const { json, result } = answer;
   const state = result && member(json, result.start, "requestState");
   if (!state) return answer;
   const ours = seal(call, { kind: "relayed", backend: backend.name, state: json.toString("utf8", state.start, state.end) });
   return readMessage(splice(json, [{ ...state, text: JSON.stringify(ours) }]));
+}
+
+/** Servers must say what a result is, and clients must take one that doesn't for complete (MCP 2026-07-28, results). */
+function completed(answer: Message): Message {
+  const { json, result } = answer;
+  if (!result || json[result.start] !== 0x7b) return answer;
+  const text = withMembers(json.subarray(result.start, result.end), { resultType: '"complete"' });
+  return readMessage(splice(json, [{ ...result, text }]));
 }
 
 function seal(call: Call, state: CallState): string {

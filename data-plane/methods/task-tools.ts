@@ -40,7 +40,7 @@ export async function callAsTask(call: Call, route: Route, times = defaultTimes)
   if (!task || !backend) return started;
   const run = (hear?: Hear) => follow({ call, backend, task, times, hear });
   try {
-    if (!call.stateless) return readMessage(withId(await run(), call.id));
+    if (!call.stateless) return withId(await run(), call.id);
     return await runParkable(call, call.stateless, { backend, timeoutMs: times.task, run });
   } catch (error) {
     if (!(error instanceof BackendError)) throw error;

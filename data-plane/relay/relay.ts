@@ -48,7 +48,7 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
     const sealed = JSON.stringify(sealer.seal(Buffer.from(JSON.stringify([backend.name, id])), session.id));
     if (session.questions.size >= questionsMax) session.questions.delete(session.questions.keys().next().value as string);
     session.questions.set(`${backend.name} ${id}`, { id: sealed, onAnswer });
-    send(withId(message, sealed));
+    send(withId(message, sealed).json);
     return true;
   }
 
@@ -97,7 +97,7 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
       const [name, id] = route;
       session.questions.get(`${name} ${id}`)?.onAnswer?.();
       session.questions.delete(`${name} ${id}`);
-      backends.get(name)?.tell(session, withId(message, id)).catch(ignore);
+      backends.get(name)?.tell(session, withId(message, id).json).catch(ignore);
       return true;
     },
   };
