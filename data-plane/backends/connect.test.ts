@@ -3,7 +3,7 @@ import { type TestContext, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
-import { readMessage, request } from "../mcp/json-rpc.ts";
+import { readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { createConnector } from "./connect.ts";
 
 const log = pino({ level: "silent" });
@@ -17,6 +17,7 @@ const script = `
   let calls = 0;
   require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
     const { id, method, params } = JSON.parse(line);
+    if (method === "server/discover") return say({ id, error: { code: -32601, message: "what?" } });
     if (method === "initialize") return say({ id, result: initialized });
     if (method === "die") process.exit(3);
     if (method === "garble") say({ method: "notifications/progress", params: [1] });
@@ -106,3 +107,84 @@ test("a reference that leads nowhere is refused before anything starts", () => {
   const spec = create(BackendSchema, { name: "s", transport: "stdio", command: "x", env: { KEY: "env:VMCP_TEST_NOT_SET" } });
   assert.throws(() => createConnector({ spec, credential: async () => ({}), log }), /VMCP_TEST_NOT_SET is not set on this proxy/);
 });
+
+// Of the stateless era: asks for a name before it greets, and says what changes to whoever listens.
+const stateless = `
+  const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\\n");
+  const key = (name) => "io.modelcontextprotocol/" + name;
+  require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+    const { id, method, params } = JSON.parse(line);
+    const meta = params?._meta ?? {};
+    if (id === undefined) return;
+    if (meta[key("protocolVersion")] !== "2026-07-28") return say({ id, error: { code: -32602, message: "no envelope" } });
+    if (method === "server/discover") return say({ id, result: {
+      resultType: "complete", supportedVersions: ["2026-07-28"], capabilities: { tools: { listChanged: true }, resources: { subscribe: true } },
+      ttlMs: 0, cacheScope: "private",
+    } });
+    if (method === "subscriptions/listen") {
+      const tagged = { _meta: { [key("subscriptionId")]: id } };
+      say({ method: "notifications/subscriptions/acknowledged", params: { ...tagged, notifications: params.notifications } });
+      for (const uri of params.notifications.resourceSubscriptions ?? [])
+        say({ method: "notifications/resources/updated", params: { ...tagged, uri } });
+      return;
+    }
+    if (meta.progressToken !== undefined) say({ method: "notifications/progress", params: { progressToken: meta.progressToken, progress: 1 } });
+    const name = params.inputResponses?.name?.content?.name;
+    if (name !== undefined) return say({ id, result: { resultType: "complete", greeting: "Hello, " + name, state: params.requestState } });
+    const question = { method: "elicitation/create", params: { message: "who?", requestedSchema: { type: "object", properties: {} } } };
+    say({ id, result: { resultType: "input_required", inputRequests: { name: question }, requestState: "s-1" } });
+  });`;
+
+test("a program of the stateless era is found to be one, and asks a client with a session as such", async (t) => {
+  const connector = stdio(t, stateless);
+  const leg = await connector.openLeg({ ...client, era: "session", capabilities: '{"elicitation":{}}' }, signal());
+  assert.equal(leg.facts.era, "stateless");
+  const said: string[] = [];
+  const answer = await leg.request(ask({ _meta: { progressToken: "mine" } }), {
+    signal: signal(),
+    onMessage(message) {
+      said.push(message.method as string);
+      if (message.method !== "elicitation/create") return undefined;
+      return leg.notify(resultResponse(message.id as string, '{"action":"accept","content":{"name":"Ada"}}'), signal());
+    },
+  });
+  assert.deepEqual(JSON.parse(answer.json.toString()), {
+    jsonrpc: "2.0",
+    id: 1,
+    result: { greeting: "Hello, Ada", state: "s-1" },
+  });
+  assert.deepEqual(said, ["notifications/progress", "elicitation/create", "notifications/progress"]);
+});
+
+test("a program of the stateless era says what changes to those who asked", async (t) => {
+  const connector = stdio(t, stateless);
+  const [one, two] = await Promise.all([connector.openLeg(client, signal()), connector.openLeg(client, signal())]);
+  const heard: string[] = [];
+  const stop = new AbortController();
+  const updated = Promise.withResolvers<void>();
+  const hearing = { signal: stop.signal };
+  void one.listen(({ json }) => {
+    heard.push(json.toString());
+    return void updated.resolve();
+  }, hearing);
+  void two.listen(({ json }) => void heard.push(`two ${json}`), hearing);
+  const subscribed = await one.request(readMessage(request("resources/subscribe", '{"uri":"x:1"}', "1")), { signal: signal() });
+  assert.equal(subscribed.json.toString(), '{"jsonrpc":"2.0","id":1,"result":{}}');
+  await updated.promise;
+  assert.deepEqual(heard, ['{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"x:1"}}']);
+  stop.abort();
+});
+
+for (const [how, discover] of [
+  ["ends when it is asked for its era", "process.exit(1)"],
+  ["does not answer what it does not know", "undefined"],
+]) {
+  test(`a program that ${how} is served as one with sessions`, async (t) => {
+    const program = script.replace(/(method === "server\/discover"\)) return .*$/m, `$1 return ${discover};`);
+    assert.notEqual(program, script);
+    const leg = await stdio(t, program).openLeg(client, signal());
+    assert.equal(leg.facts.era, "session");
+    const answer = await leg.request(ask({ n: 1 }), { signal: signal() });
+    assert.deepEqual(JSON.parse(answer.json.toString()).result, { calls: 1, seen: 1 });
+  });
+}

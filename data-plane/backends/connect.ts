@@ -7,7 +7,7 @@ import { BackendError, reasonOf } from "./errors.ts";
 import { createHttpEndpoint } from "./http-endpoint.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
 import type { PipeEvents } from "./pipe.ts";
-import { openPipedLeg } from "./piped.ts";
+import { openPiped, type PipedServer } from "./piped.ts";
 import { forSessionCaller } from "./session-caller.ts";
 import { openSse } from "./sse.ts";
 import { forStatelessCaller } from "./stateless-caller.ts";
@@ -62,7 +62,8 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
     async openLeg(client, signal) {
       const headers = await credential();
       const open = (events: PipeEvents) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events);
-      return openPipedLeg({ open, client, signal, isShared: false });
+      const server = await openPiped({ open, client, signal, isShared: false, mayBeStateless: false, log });
+      return server.legFor(client);
     },
     restart: async () => undefined,
     close: async () => undefined, // every leg is its own connection, closed by whoever opened it
@@ -71,29 +72,43 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
 
 const restartMs = { first: 500, most: 30_000, healthyAfter: 30_000 };
 
-/** One child process for all sessions; started at first use, and again, with growing pauses, when it has ended. */
+/**
+ * One child process for all sessions; started at first use, and again, with growing pauses, when it has ended. A program that
+ * ends when it is asked for its era is not asked again.
+ */
 function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
   const env = Object.fromEntries(Object.entries(spec.env).map(([name, value]) => [name, resolveReference(value)]));
   const program = { command: spec.command, args: spec.args, env, log, name: spec.name, ...(spec.cwd ? { cwd: spec.cwd } : {}) };
-  let child: Promise<Leg> | undefined;
+  let child: Promise<PipedServer> | undefined;
+  let mayBeStateless = true;
   let startedAtMs = Number.NEGATIVE_INFINITY;
   let pauseMs = 0;
   let isClosed = false;
 
-  function start(client: ClientFacts): Promise<Leg> {
+  async function start(client: ClientFacts): Promise<PipedServer> {
     startedAtMs = performance.now();
-    // All sessions share the child, so it is told of no abilities that only one client may have.
     const open = (events: PipeEvents) => openStdio(program, events);
-    return openPipedLeg({ open, client: { ...client, capabilities: "{}" }, signal: startDeadline(), isShared: true });
+    // All sessions share the child, so it is told of no abilities that only one client may have.
+    const shared = { ...client, capabilities: "{}" };
+    const options = { open, client: shared, signal: startDeadline(), isShared: true, mayBeStateless, log };
+    try {
+      return await openPiped(options);
+    } catch (error) {
+      const hasEnded = error instanceof BackendError && error.code === "unavailable" && error.outcome === "unknown";
+      if (!mayBeStateless || !hasEnded || isClosed) throw error;
+      const server = await openPiped({ ...options, mayBeStateless: false });
+      mayBeStateless = false; // so it was the question that ended it
+      return server;
+    }
   }
 
-  /** The running child's leg; starts one when there is none. Throws why there is none while a pause lasts. */
-  async function running(client: ClientFacts): Promise<Leg> {
+  /** The running child; starts one when there is none. Throws why there is none while a pause lasts. */
+  async function running(client: ClientFacts): Promise<PipedServer> {
     if (isClosed) throw new BackendError("unavailable", "not_executed", "the backend was removed");
     const current = child ?? start(client);
     child = current;
     const ended = await current.then(
-      (leg) => leg.closedBy,
+      (server) => server.closedBy,
       (error: unknown) => reasonOf(error),
     );
     if (ended === undefined) return current;
@@ -113,18 +128,7 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
   return {
     async openLeg(client, signal) {
       await credential(); // there is nobody to show it to, but without it nothing is started either
-      const leg = await abortable(running(client), signal);
-      return {
-        facts: leg.facts,
-        isShared: true,
-        get closedBy() {
-          return leg.closedBy;
-        },
-        request: leg.request,
-        notify: leg.notify,
-        listen: leg.listen,
-        close: async () => undefined, // the child outlives any one session
-      };
+      return (await abortable(running(client), signal)).legFor(client);
     },
     restart: end,
     async close() {

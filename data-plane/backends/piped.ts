@@ -1,12 +1,19 @@
-// A session over a pipe (stdio, HTTP+SSE): one connection carries every message, so calls are told apart by ids of our own.
-// A stdio server is shared by all client sessions; that is what a server that reads one pipe can offer.
-import { type Message, parseSpan, readMessage, withId } from "../mcp/json-rpc.ts";
+// A server over a pipe (stdio, HTTP+SSE): one connection carries every message, so calls are told apart by ids of our own.
+// A stdio server is shared by all client sessions; that is what a server that reads one pipe can offer. Of which era it is, it
+// is asked first. Source: MCP 2026-07-28, transports, stdio, and versioning, compatibility.
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Log } from "../../common/log.ts";
+import { withEnvelope } from "../mcp/envelope.ts";
+import { type Message, parseSpan, readMessage, request as requestText, withId } from "../mcp/json-rpc.ts";
 import { member, type Span, splice } from "../mcp/scan.ts";
+import { metaKeys } from "../mcp/stateless.ts";
+import { createChangeFeed } from "./change-feed.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import {
   answerServerRequest,
   type ClientFacts,
   cancelled,
+  gateway,
   type Hear,
   initializedNotification,
   initializeRequest,
@@ -14,8 +21,10 @@ import {
   type Leg,
   type RequestOptions,
   readServerFacts,
+  type ServerFacts,
 } from "./leg.ts";
 import type { Pipe, PipeEvents } from "./pipe.ts";
+import { createStatelessLeg, envelopeOf, readDiscovery, type StatelessWire } from "./stateless-leg.ts";
 
 interface Pending {
   readonly message: Message;
@@ -25,16 +34,31 @@ interface Pending {
   settle(outcome: Message | BackendError): void;
 }
 
-export interface PipedLegOptions {
+export interface PipedOptions {
   readonly open: (events: PipeEvents) => Promise<Pipe>;
   readonly client: ClientFacts;
   readonly signal: AbortSignal;
   /** Several client sessions will use it. */
   readonly isShared: boolean;
+  /** Whether it may be of the stateless era. Some servers end at once when they are asked. */
+  readonly mayBeStateless: boolean;
+  readonly log: Log;
 }
 
-/** Opens a pipe and the session on it; throws BackendError, with the pipe closed. */
-export async function openPipedLeg({ open, client, signal, isShared }: PipedLegOptions): Promise<Leg> {
+export interface PipedServer {
+  /** Why the connection ended; undefined while it is open. */
+  readonly closedBy: string | undefined;
+  /** A leg for one client. Of a shared session there is just one, whoever asks; closing it closes nothing. */
+  legFor(client: ClientFacts): Leg;
+  /** Ends the connection. */
+  close(): Promise<void>;
+}
+
+// A server that answers neither within so long may be one that never answers what it does not know.
+const patienceMs = 1_500;
+
+/** Opens a pipe, and on it what the server speaks; throws BackendError, with the pipe closed. */
+export async function openPiped({ open, client, signal, isShared, mayBeStateless, log }: PipedOptions): Promise<PipedServer> {
   const pending = new Map<string, Pending>();
   const listeners = new Set<Hear>();
   let lastId = 0;
@@ -87,9 +111,21 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
         void call.onMessage?.(
           readMessage(splice(message.json, [{ ...token, text: call.progressToken } as Span & { text: string }])),
         );
+    } else if (deliverToListen(message)) {
+      // It was meant for that request alone.
     } else if (message.method !== "notifications/message") for (const listener of listeners) void listener(message);
     // A log line names no call. On a pipe that sessions share nobody knows whose it is, so nobody gets it.
     else if (!isShared) deliverToOne(message);
+  }
+
+  /** Gives what a stream of changes says to whoever opened it; false when it names none. */
+  function deliverToListen(message: Message): boolean {
+    if (!message.json.includes(metaKeys.subscriptionId)) return false;
+    const meta = message.params && member(message.json, message.params.start, "_meta");
+    const id = meta && message.json[meta.start] === 0x7b ? member(message.json, meta.start, metaKeys.subscriptionId) : undefined;
+    if (!id) return false;
+    void pending.get(textOf(message, id))?.onMessage?.(message);
+    return true;
   }
 
   /** Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. */
@@ -130,11 +166,55 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
     });
   }
 
-  try {
-    const facts = readServerFacts(await request(initializeRequest(client), { signal }));
-    opened.setProtocolVersion?.(facts.protocolVersion);
-    await untilAborted(opened.send(initializedNotification), signal);
+  /** What the server is: in its own words, or by how it takes `initialize`. */
+  async function handshake(): Promise<ServerFacts> {
+    const initialize = () => request(initializeRequest(client), { signal }).then(readServerFacts);
+    if (!mayBeStateless) return initialize();
+    const discovered = discover(signal);
+    const first = await Promise.race([discovered, sleep(patienceMs, undefined, { ref: false })]);
+    if (first) return first;
+    // Messages are read in order: a server that is merely slow to start answers the first question first.
+    const initialized = initialize();
+    initialized.catch(() => undefined);
+    const late = first === undefined && closed === undefined ? await Promise.race([discovered, initialized]) : undefined;
+    return late ?? initialized;
+  }
+
+  /** Undefined when the server is of the session era. */
+  async function discover(discovering: AbortSignal): Promise<ServerFacts | undefined> {
+    const message = withEnvelope(readMessage(requestText("server/discover", undefined, '"vmcp-discover"')), envelopeOf(gateway));
+    const found = readDiscovery(await request(message, { signal: discovering }));
+    return found === "again" ? undefined : found;
+  }
+
+  function statelessServer(facts: ServerFacts): PipedServer {
+    const own = envelopeOf(gateway);
+    const changes = createChangeFeed({ open: (message, options) => request(withEnvelope(message, own), options), log });
+    void ended.then(() => changes[Symbol.dispose]());
+    const wire: StatelessWire = {
+      facts,
+      changes,
+      isShared: false,
+      get closedBy() {
+        return closed?.message;
+      },
+      send: request,
+      async discover(discovering) {
+        if (!(await discover(discovering)))
+          throw new BackendError("session_gone", "not_executed", "it speaks another revision now");
+      },
+    };
     return {
+      get closedBy() {
+        return closed?.message;
+      },
+      legFor: (one) => createStatelessLeg(one, wire),
+      close: () => opened.close(),
+    };
+  }
+
+  function sessionServer(facts: ServerFacts): PipedServer {
+    const leg: Leg = {
       facts,
       isShared,
       get closedBy() {
@@ -150,8 +230,23 @@ export async function openPipedLeg({ open, client, signal, isShared }: PipedLegO
         listeners.delete(onMessage);
         return true;
       },
+      close: async () => (isShared ? undefined : opened.close()),
+    };
+    return {
+      get closedBy() {
+        return closed?.message;
+      },
+      legFor: () => leg,
       close: () => opened.close(),
     };
+  }
+
+  try {
+    const facts = await handshake();
+    if (facts.era === "stateless") return statelessServer(facts);
+    opened.setProtocolVersion?.(facts.protocolVersion);
+    await untilAborted(opened.send(initializedNotification), signal);
+    return sessionServer(facts);
   } catch (error) {
     await opened.close();
     throw error;
