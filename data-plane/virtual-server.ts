@@ -1,5 +1,6 @@
 // One virtual server as this proxy runs it: its rules, its backends, and the view they add up to right now.
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { softwareVersion } from "../common/version.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { createView, needsWrapping, type View } from "./aggregation/view.ts";
 import type { Backend } from "./backends/backend.ts";
@@ -9,6 +10,8 @@ import type { Session } from "./session/session.ts";
 
 export interface VirtualServer {
   readonly name: string;
+  /** What clients are told they talk to, as JSON text. */
+  readonly serverInfo: string;
   readonly spec: VirtualServerSpec;
   readonly authenticate: Authenticate;
   /** By backend name. */
@@ -69,6 +72,7 @@ export function createVirtualServer(options: {
 
   return {
     name,
+    serverInfo: JSON.stringify({ name, version: softwareVersion }),
     spec,
     authenticate,
     backends,

@@ -1,5 +1,4 @@
 // What this virtual server is, said to a client that opens a session, and to one that asks.
-import { softwareVersion } from "../../common/version.ts";
 import type { View } from "../aggregation/view.ts";
 import { resultResponse } from "../mcp/json-rpc.ts";
 import { metaKeys, supportedStatelessVersions, tasksExtension } from "../mcp/stateless.ts";
@@ -13,7 +12,7 @@ export function initializeResult(server: VirtualServer, session: Session): strin
   return JSON.stringify({
     protocolVersion: session.protocolVersion,
     capabilities: capabilitiesOf(view),
-    serverInfo: serverInfoOf(server),
+    serverInfo: JSON.parse(server.serverInfo) as object,
     instructions: view.instructions,
   });
 }
@@ -33,7 +32,7 @@ export const discover: Method = ({ id, server, view }) =>
       // Configuration is pushed, and nothing tells a client that it has changed what is said here.
       ttlMs: 0,
       cacheScope: "private",
-      _meta: { [metaKeys.serverInfo]: serverInfoOf(server) },
+      _meta: { [metaKeys.serverInfo]: JSON.parse(server.serverInfo) as object },
     }),
   );
 
@@ -46,8 +45,4 @@ function capabilitiesOf({ offers }: View): object {
     ...(offers.has("completions") ? { completions: {} } : {}),
     ...(offers.has("logging") ? { logging: {} } : {}),
   };
-}
-
-function serverInfoOf({ name }: VirtualServer): object {
-  return { name, version: softwareVersion };
 }

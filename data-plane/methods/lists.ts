@@ -1,6 +1,7 @@
 // `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`: prepared pages.
 import type { ListKind } from "../backends/catalog.ts";
 import { resultResponse } from "../mcp/json-rpc.ts";
+import { metaKeys } from "../mcp/stateless.ts";
 import { invalidParams, type Method } from "./call.ts";
 
 /** The method that lists one kind. */
@@ -12,7 +13,8 @@ export function list(kind: ListKind): Method {
     const prepared = call.view.lists[kind];
     const page = cursor === undefined || opened !== undefined ? prepared.page(opened) : undefined;
     if (!page) return invalidParams(call, "the cursor is not of this list; it may have changed: list again from the start");
-    const head = call.stateless ? `{"resultType":"complete",${prepared.caching},` : "{";
+    const info = `"_meta":{"${metaKeys.serverInfo}":${call.server.serverInfo}}`;
+    const head = call.stateless ? `{"resultType":"complete",${prepared.caching},${info},` : "{";
     const tail = page.next === undefined ? "}" : `,"nextCursor":"${call.tokens.sealCursor(call.session, page.next)}"}`;
     return resultResponse(call.id, head, page.json, tail);
   };
