@@ -18,6 +18,8 @@ export async function startProxy(
   { host, port, sessionTtl, allowedHost, allowedOrigin, bodyLimit, legacySse }: ListenOptions,
   options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
 ): Promise<DataPlane> {
+  // Nobody waits for it, so nobody is hurt but whoever it was for; all others need the process.
+  process.on("unhandledRejection", (error) => options.log.error({ err: error }, "something failed that nobody waited for"));
   try {
     return await startDataPlane({
       ...options,

@@ -2,6 +2,7 @@
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Message } from "../mcp/json-rpc.ts";
+import { JsonTextError } from "../mcp/scan.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import type { Session } from "../session/session.ts";
 import { type BreakerSettings, createBreaker } from "./breaker.ts";
@@ -9,6 +10,7 @@ import type { Catalog } from "./catalog.ts";
 import { type BackendState, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import { callsMax } from "./http-target.ts";
 import { gateway, type Hear, type RequestOptions } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { createSessionLegs } from "./session-legs.ts";
@@ -44,8 +46,8 @@ export interface Backend {
   tell(session: Session, message: Buffer): Promise<void>;
   /** Starts to hear what the backend says to a session outside of calls, once the session has a stream; see SessionLegs. */
   follow(session: Session): Promise<void>;
-  /** Wants to hear what becomes of a task (MCP 2026-07-28, Tasks extension), while the session has a stream. */
-  followTask(session: Session, taskId: string): void;
+  /** Wants to hear what becomes of a task (MCP 2026-07-28, Tasks extension) while the session has a stream, or no longer. */
+  followTask(session: Session, taskId: string, isWanted: boolean): void;
   /** Tells the session's leg, when it has one, of a new log level; settles when the backend knows. Never rejects. */
   setLogLevel(session: Session): Promise<void>;
   /** Lists again what plain clients see; settles when that is done, or after 5 s. */
@@ -68,8 +70,12 @@ export interface BackendOptions {
 }
 
 const notifyMs = 5_000;
-const inFlightMax = 256;
 const problemsShown = 10;
+
+/** The scanner lets pass what no parser reads, until somebody has to read it. */
+function unreadable(error: Error): BackendError {
+  return new BackendError("bad_answer", "unknown", "its answer can't be read", error);
+}
 
 /** Starts watching at once. Throws an Error fit for the operator when the backend can't be served here. */
 export function createBackend({ spec, credential, breaker: settings, log, onMessage, onChange }: BackendOptions): Backend {
@@ -91,7 +97,8 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
     open: connector.openLeg,
     gateway,
     isShared,
-    onMessage: (message) => onMessage(undefined, backend, message),
+    // Of a backend with a session for each client this is what it says to us alone.
+    onMessage: (message) => (isShared ? onMessage(undefined, backend, message) : undefined),
     onChange({ state, error }) {
       if (state === "ready" && !wasReady) {
         log.info({ backend: spec.name, tools: catalogs.base?.tools.length }, "backend is ready");
@@ -124,11 +131,29 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       try {
         return await leg.request(message, options);
       } catch (error) {
+        if (error instanceof JsonTextError || error instanceof SyntaxError) throw unreadable(error);
         // The backend forgot the session, so it refused the call: a new session, and the call once more.
         if (!(error instanceof BackendError && error.code === "session_gone")) throw error;
         return (await legs.of(session)).request(message, options);
       }
     });
+  }
+
+  /** A backend that asks its client something works, however long the client takes. */
+  async function throughBreaker(session: Session, message: Message, options: CallOptions): Promise<Message> {
+    const { onMessage: hear } = options;
+    if (!hear) return breaker.run(() => attempt(session, message, options));
+    const asked = Promise.withResolvers<undefined>();
+    const onMessage: Hear = (said) => {
+      if (said.id !== undefined) asked.resolve(undefined);
+      return hear(said);
+    };
+    let attempted: Promise<Message> | undefined;
+    const first = await breaker.run(() => {
+      attempted = attempt(session, message, { ...options, onMessage });
+      return Promise.race([attempted, asked.promise]);
+    });
+    return first ?? (attempted as Promise<Message>);
   }
 
   const backend: Backend = {
@@ -144,11 +169,11 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
     catalogOf: catalogs.of,
     join: catalogs.join,
     async call(session, message, options) {
-      if (inFlight >= inFlightMax) throw new BackendError("shed", "not_executed", `${inFlightMax} calls are in flight already`);
+      if (inFlight >= callsMax) throw new BackendError("shed", "not_executed", `${callsMax} calls are in flight already`);
       inFlight++;
       options.limit.arm(options.timeoutMs);
       try {
-        return await breaker.run(() => attempt(session, message, options));
+        return await throughBreaker(session, message, options);
       } finally {
         options.limit.disarm();
         if (--inFlight === 0) onIdle?.();
@@ -159,9 +184,10 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       if (leg && !leg.isShared) await withDeadline(notifyMs, (signal) => leg.notify(message, signal));
     },
     follow: legs.follow,
-    followTask(session, taskId) {
-      legs.of(session).then(
-        (leg) => leg.followTask?.(taskId),
+    followTask(session, taskId, isWanted) {
+      const leg = isWanted ? legs.of(session) : legs.existing(session);
+      leg.then(
+        (opened) => opened?.followTask?.(taskId, isWanted),
         () => undefined, // calls to it say why
       );
     },

@@ -220,8 +220,9 @@ function isUnknownMethod(response: Message): boolean {
   return value?.code === errorCodes.methodNotFound;
 }
 
-/** Whether two catalogs list the same bytes, to be kept for as long. */
+/** Whether two catalogs list the same bytes, to be kept for as long, of a server that says the same of itself. */
 export function isSameCatalog(a: Catalog, b: Catalog): boolean {
+  if (a.facts !== b.facts && JSON.stringify(a.facts) !== JSON.stringify(b.facts)) return false;
   return (Object.keys(listKinds) as ListKind[]).every(
     (kind) =>
       a.caching[kind].ttlMs === b.caching[kind].ttlMs &&

@@ -45,7 +45,8 @@ export interface CatalogsOptions {
 }
 
 interface Overlay {
-  readonly users: Set<Session>;
+  /** With what takes back that we hear of their end. */
+  readonly users: Map<Session, () => void>;
   readonly stop: AbortController;
   readonly first: Promise<void>;
   catalog: Catalog | undefined;
@@ -98,7 +99,7 @@ export function watchCatalogs({
 
   function openOverlay(capabilities: string): Overlay {
     const attempted = Promise.withResolvers<void>();
-    const overlay: Overlay = { users: new Set(), stop: new AbortController(), first: attempted.promise, catalog: undefined };
+    const overlay: Overlay = { users: new Map(), stop: new AbortController(), first: attempted.promise, catalog: undefined };
     void watchCatalog({
       open: (signal) => open({ ...gateway, capabilities }, signal),
       signal: AbortSignal.any([stop.signal, overlay.stop.signal]),
@@ -140,8 +141,8 @@ export function watchCatalogs({
       const overlay = overlays.get(capabilities) ?? (overlays.size < overlaysMax ? openOverlay(capabilities) : undefined);
       if (!overlay) return; // so many kinds of clients are served from the base
       if (!overlay.users.has(session)) {
-        overlay.users.add(session);
-        session.onEnd(() => leave(session, capabilities, overlay));
+        const forget = session.onEnd(() => leave(session, capabilities, overlay));
+        overlay.users.set(session, forget);
       }
       await overlay.first;
     },
@@ -152,6 +153,7 @@ export function watchCatalogs({
     },
     async [Symbol.asyncDispose]() {
       stop.abort(new Error("the backend was removed"));
+      for (const { users } of overlays.values()) for (const forget of users.values()) forget();
       await watching;
     },
   };

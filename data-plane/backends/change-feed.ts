@@ -1,29 +1,51 @@
 // One stream of changes from a server of the stateless era, shared by all who want to hear of something: changed lists, updated
 // resources, tasks. What a stream tells is fixed when it is opened, so another wish means another stream; the old one goes when
-// the new one is acknowledged, and nothing is missed. Source: MCP 2026-07-28, subscriptions.
+// the new one is acknowledged, and nothing is missed. Longer than most files here, because all of it is the life of that stream.
+// Source: MCP 2026-07-28, subscriptions.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
-import { type Message, parseSpan, readMessage, request } from "../mcp/json-rpc.ts";
-import { type Edit, member, splice, withoutMembers } from "../mcp/scan.ts";
-import { metaKeys } from "../mcp/stateless.ts";
+import { errorCodes, type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import {
+  acknowledged,
+  concernsResource,
+  honouredUris,
+  listenRequest,
+  listsChanged,
+  paramsOf,
+  resourceUpdated,
+  untagged,
+  type Wanted,
+} from "../mcp/subscriptions.ts";
+import { errorOf } from "../mcp/translate.ts";
 import { reasonOf } from "./errors.ts";
 import type { Hear } from "./leg.ts";
+import { untilAborted } from "./limit.ts";
 
 export interface ChangeFeed extends Disposable {
-  /** Hears of changes until closed. `uris` are the resources wanted from the start. */
-  follow(wish: { readonly hear: Hear; readonly uris: Iterable<string>; readonly wantsLists: boolean }): Follower;
+  /** Hears of changes until closed. */
+  follow(wish: Wish): Follower;
+}
+
+export interface Wish {
+  readonly hear: Hear;
+  /** Resources wanted from the start. */
+  readonly uris: Iterable<string>;
+  readonly wantsLists: boolean;
+  /** The stream broke: another is opened after a while, and says then that everything may have changed. */
+  readonly onLost?: () => void;
 }
 
 export interface Follower {
   /** Settles when the server has taken what was wanted from the start, or did not within 5 s: false when it has no such streams. */
   readonly ready: Promise<boolean>;
-  /** Settles when the feed is over. */
-  readonly ended: Promise<void>;
+  /** Fires when the feed is over. */
+  readonly ended: AbortSignal;
   /** Wants to hear of a resource too; false when the server does not take it. */
   add(uri: string, signal: AbortSignal): Promise<boolean>;
   remove(uri: string): void;
   /** Wants to hear of a task too. */
   addTask(taskId: string): void;
+  removeTask(taskId: string): void;
   close(): void;
 }
 
@@ -38,124 +60,188 @@ interface Wisher {
   readonly wantsLists: boolean;
   readonly uris: Set<string>;
   readonly tasks: Set<string>;
+  readonly onLost: (() => void) | undefined;
 }
 
-/** What one stream was asked for, and what of it the server took. */
+/**
+ * Acknowledged; not to be had from a server that has no such streams; refused, with all that was wanted; or broken or silent
+ * before any of that.
+ */
+type Beginning = "taken" | "absent" | "refused" | "failed";
+
+/** One stream, what it was asked for, and what of the resources the server took. */
 interface Stream {
   readonly stop: AbortController;
-  readonly wanted: { readonly lists: boolean; readonly uris: ReadonlySet<string>; readonly tasks: ReadonlySet<string> };
-  /** False when the server refused it. */
-  readonly acknowledged: Promise<boolean>;
+  readonly wanted: Wanted;
+  /** How it began. */
+  readonly begun: Promise<Beginning>;
   honoured: ReadonlySet<string>;
+  hasEnded: boolean;
 }
 
 const gatherMs = 10;
 const acknowledgeMs = 5_000;
 const backoffMs = { first: 500, most: 10_000 };
 const steadyMs = 5_000;
-const acknowledgement = "notifications/subscriptions/acknowledged";
-const listNotices = ["tools", "prompts", "resources"].map((kind) => `notifications/${kind}/list_changed`);
 
 /** No stream is open before somebody follows. */
 export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   const wishers = new Set<Wisher>();
   const isOver = new AbortController();
-  const ended = new Promise<void>((resolve) => isOver.signal.addEventListener("abort", () => resolve(), { once: true }));
-  let stream: Stream | undefined;
-  let gathering: Promise<boolean> | undefined;
+  let live: Stream | undefined;
+  let opening: Stream | undefined;
+  let turn: Promise<unknown> = Promise.resolve();
+  let nextTurn: Promise<boolean> | undefined;
+  let retry: NodeJS.Timeout | undefined;
+  let hasMissed = false;
   let streams = 0;
   let failures = 0;
 
-  /** Opens the stream that is wanted now, once for all that come together; settles when it is acknowledged. */
+  /**
+   * Sees to it that the stream says what is wanted now, once for all that come together, and one change after the other. Settles
+   * when that is done: false when the server refused.
+   */
   function renew(): Promise<boolean> {
-    gathering ??= sleep(gatherMs).then(() => {
-      gathering = undefined;
-      return replace();
+    nextTurn ??= Promise.all([turn, sleep(gatherMs)]).then(() => {
+      nextTurn = undefined;
+      const taking = takeTurn();
+      turn = taking;
+      return taking;
     });
-    return gathering;
+    return nextTurn;
   }
 
-  async function replace(): Promise<boolean> {
-    const previous = stream;
-    if (isOver.signal.aborted) return false;
-    stream = wishers.size > 0 ? openStream() : undefined;
-    const isTaken = (await stream?.acknowledged) ?? false;
+  async function takeTurn(): Promise<boolean> {
+    if (wishers.size === 0) {
+      live?.stop.abort();
+      live = undefined;
+      return true;
+    }
+    const wanted = wantedByAll();
+    if (isOver.signal.aborted || (isLive() && says(live as Stream, wanted))) return !isOver.signal.aborted;
+    const outcome = await openStream(wanted);
+    const hasMore = wanted.uris.size > 0 || wanted.tasks.size > 0;
+    // What one follower wants may be what is refused; it must not cost the others the lists.
+    if (outcome === "refused" && !isLive() && wanted.lists && hasMore)
+      await openStream({ lists: true, uris: new Set(), tasks: new Set() });
+    if (outcome === "failed" && !isLive()) retryLater();
+    return outcome === "taken" || outcome === "failed";
+  }
+
+  /** Opens a stream; once it is acknowledged, it takes the place of the one before. */
+  async function openStream(wanted: Wanted): Promise<Beginning> {
+    const previous = live;
+    const stream = startStream(wanted);
+    opening = stream;
+    const outcome = await stream.begun;
+    opening = undefined;
+    if (outcome !== "taken" || isOver.signal.aborted) {
+      stream.stop.abort();
+      return outcome;
+    }
+    live = stream;
     previous?.stop.abort();
-    return isTaken;
+    if (hasMissed) tellEverything();
+    if (stream.hasEnded) lose();
+    return outcome;
   }
 
-  function openStream(): Stream {
+  function startStream(wanted: Wanted): Stream {
     const stop = new AbortController();
-    const acknowledged = Promise.withResolvers<boolean>();
-    const wanted = {
-      lists: wishers.values().some(({ wantsLists }) => wantsLists),
-      uris: new Set([...wishers].flatMap(({ uris }) => [...uris])),
-      tasks: new Set([...wishers].flatMap(({ tasks }) => [...tasks])),
-    };
-    const opened: Stream = { stop, wanted, acknowledged: acknowledged.promise, honoured: new Set() };
-    const late = setTimeout(() => acknowledged.resolve(true), acknowledgeMs);
+    const begun = Promise.withResolvers<Beginning>();
+    const stream: Stream = { stop, wanted, begun: begun.promise, honoured: new Set(), hasEnded: false };
+    const late = setTimeout(() => begun.resolve("failed"), acknowledgeMs);
     const startedMs = performance.now();
 
     function hear(message: Message): Promise<void> | undefined {
       if (stop.signal.aborted) return undefined;
-      if (message.method !== acknowledgement) return tell(message);
-      opened.honoured = honouredUris(message);
-      acknowledged.resolve(true);
+      if (message.method !== acknowledged) return tell(message);
+      stream.honoured = honouredUris(message);
+      begun.resolve("taken");
       return undefined;
     }
 
-    /** Whether it is worth opening again: a server that refuses such streams will refuse the next. */
-    async function run(): Promise<boolean> {
-      try {
-        return (await open(listenRequest(wanted, ++streams), { signal: stop.signal, onMessage: hear })).error === undefined;
-      } catch (error) {
-        log.debug({ reason: reasonOf(error) }, "a stream of changes ended");
-        return true;
-      }
-    }
-
-    void run().then((isWorthwhile) => {
-      clearTimeout(late);
-      acknowledged.resolve(false);
-      if (stream !== opened || isOver.signal.aborted || !isWorthwhile) return;
-      failures = performance.now() - startedMs > steadyMs ? 0 : failures + 1;
-      void reopen(opened);
-    });
-    return opened;
+    open(listenRequest(wanted, `"vmcp-listen-${++streams}"`), { signal: stop.signal, onMessage: hear })
+      .then(
+        (answer) => begun.resolve(beginningOf(answer)),
+        (error: unknown) => {
+          log.debug({ reason: reasonOf(error) }, "a stream of changes ended");
+          begun.resolve("failed");
+        },
+      )
+      .finally(() => {
+        clearTimeout(late);
+        stream.hasEnded = true;
+        if (performance.now() - startedMs > steadyMs) failures = 0;
+        if (live === stream) lose();
+      });
+    return stream;
   }
 
-  /** The stream broke: what changed meanwhile was told to nobody, so everything may have. */
-  async function reopen(broken: Stream): Promise<void> {
-    const most = Math.min(backoffMs.most, backoffMs.first * 2 ** failures);
-    await sleep(most / 2 + (Math.random() * most) / 2, undefined, { signal: isOver.signal }).catch(() => undefined);
-    if (isOver.signal.aborted || stream !== broken) return;
-    await replace();
-    for (const wisher of wishers) {
-      if (wisher.wantsLists) for (const method of listNotices) void wisher.hear(readMessage(request(method, undefined)));
-      for (const uri of wisher.uris) void wisher.hear(readMessage(request(updated, JSON.stringify({ uri }))));
+  /** The stream broke: what changes now is told to nobody, so everything may have changed when the next one is there. */
+  function lose(): void {
+    live = undefined;
+    hasMissed = true;
+    retryLater();
+    for (const { onLost } of wishers) onLost?.();
+  }
+
+  function retryLater(): void {
+    if (isOver.signal.aborted) return;
+    const most = Math.min(backoffMs.most, backoffMs.first * 2 ** failures++);
+    clearTimeout(retry);
+    retry = setTimeout(() => void renew(), most / 2 + (Math.random() * most) / 2);
+  }
+
+  function tellEverything(): void {
+    hasMissed = false;
+    for (const { hear, wantsLists, uris } of wishers) {
+      if (wantsLists) for (const method of listsChanged) void hear(readMessage(request(method, undefined)));
+      for (const uri of uris) void hear(readMessage(request(resourceUpdated, JSON.stringify({ uri }))));
     }
+  }
+
+  function isLive(): boolean {
+    return live !== undefined && !live.hasEnded;
+  }
+
+  function hears({ wantsLists, uris, tasks }: Wisher): boolean {
+    return isLive() && says(live as Stream, { lists: wantsLists, uris, tasks });
+  }
+
+  function wantedByAll(): Wanted {
+    return {
+      lists: wishers.values().some(({ wantsLists }) => wantsLists),
+      uris: new Set([...wishers].flatMap(({ uris }) => [...uris])),
+      tasks: new Set([...wishers].flatMap(({ tasks }) => [...tasks])),
+    };
   }
 
   function tell(message: Message): Promise<void> | undefined {
     const plain = untagged(message);
-    const { uri, taskId } = Object(paramsOf(plain)) as { uri?: unknown; taskId?: unknown };
+    const { uri, taskId } = paramsOf(plain);
     let taken: Promise<void> | undefined;
     for (const wisher of wishers) if (concerns(wisher, plain, uri, taskId)) taken = wisher.hear(plain) ?? taken;
     return taken;
   }
 
   return {
-    follow({ hear, uris, wantsLists }) {
-      const wisher: Wisher = { hear, wantsLists, uris: new Set(uris), tasks: new Set() };
+    follow({ hear, uris, wantsLists, onLost }) {
+      const wisher: Wisher = { hear, wantsLists, uris: new Set(uris), tasks: new Set(), onLost };
       wishers.add(wisher);
       const isSilent = !wantsLists && wisher.uris.size === 0;
       return {
-        ended,
-        ready: isSilent ? Promise.resolve(true) : renew(),
+        ended: isOver.signal,
+        ready: isSilent ? Promise.resolve(true) : renew().then((isTaken) => isTaken || hears(wisher)),
         async add(uri, signal) {
           wisher.uris.add(uri);
-          if (!stream?.honoured.has(uri)) await Promise.race([renew(), abortOf(signal)]);
-          const isHonoured = stream?.honoured.has(uri) ?? false;
+          try {
+            await untilAborted(renew(), signal);
+          } catch (error) {
+            wisher.uris.delete(uri);
+            throw error;
+          }
+          const isHonoured = live?.honoured.has(uri) ?? false;
           if (!isHonoured) wisher.uris.delete(uri);
           return isHonoured;
         },
@@ -166,6 +252,9 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
           wisher.tasks.add(taskId);
           void renew();
         },
+        removeTask(taskId) {
+          wisher.tasks.delete(taskId);
+        },
         close() {
           wishers.delete(wisher);
           if (wishers.size === 0) void renew();
@@ -174,64 +263,25 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     },
     [Symbol.dispose]() {
       isOver.abort();
-      stream?.stop.abort();
+      clearTimeout(retry);
+      for (const stream of [live, opening]) stream?.stop.abort();
     },
   };
 }
 
-const updated = "notifications/resources/updated";
-
-function concerns(wisher: Wisher, { method }: Message, uri: unknown, taskId: unknown): boolean {
-  if (method === updated) return typeof uri === "string" && (wisher.uris.has(uri) || isPartOfOne(wisher.uris, uri));
-  if (typeof taskId === "string") return wisher.tasks.has(taskId);
-  return wisher.wantsLists;
+/** Whether a stream tells all of it already. */
+function says({ wanted, honoured }: Stream, { lists, uris, tasks }: Wanted): boolean {
+  return (wanted.lists || !lists) && uris.isSubsetOf(honoured) && tasks.isSubsetOf(wanted.tasks);
 }
 
-/** An update may name a part of what was subscribed to (MCP 2026-07-28, resources, subscriptions). */
-function isPartOfOne(uris: ReadonlySet<string>, uri: string): boolean {
-  for (const whole of uris) if (uri.startsWith(whole.endsWith("/") ? whole : `${whole}/`)) return true;
-  return false;
+/** What an answer in the place of a stream says. */
+function beginningOf(answer: Message): Beginning {
+  const { code } = answer.error ? errorOf(answer) : { code: undefined };
+  if (code === errorCodes.methodNotFound) return "absent";
+  return code === errorCodes.invalidParams ? "refused" : "failed";
 }
 
-function listenRequest({ lists, uris, tasks }: Stream["wanted"], number: number): Message {
-  const notifications = {
-    ...(lists ? { toolsListChanged: true, promptsListChanged: true, resourcesListChanged: true } : {}),
-    ...(uris.size > 0 ? { resourceSubscriptions: [...uris] } : {}),
-    ...(tasks.size > 0 ? { taskIds: [...tasks] } : {}),
-  };
-  return readMessage(request("subscriptions/listen", JSON.stringify({ notifications }), `"vmcp-listen-${number}"`));
-}
-
-function honouredUris(message: Message): ReadonlySet<string> {
-  const { notifications } = Object(paramsOf(message)) as { notifications?: { resourceSubscriptions?: unknown } };
-  const uris = notifications?.resourceSubscriptions;
-  return new Set(Array.isArray(uris) ? uris.filter((uri) => typeof uri === "string") : []);
-}
-
-/** Without the id of our stream, which says nothing to anybody else. */
-function untagged(message: Message): Message {
-  const { json, params } = message;
-  const meta = params && member(json, params.start, "_meta");
-  if (!params || !meta || json[meta.start] !== 0x7b || !json.includes(metaKeys.subscriptionId)) return message;
-  const plain = withoutMembers(json.subarray(meta.start, meta.end), [metaKeys.subscriptionId]);
-  const isEmpty = /^\{\s*\}$/.test(plain.toString("latin1", 0, 16));
-  const edit: Edit = isEmpty
-    ? { ...params, text: withoutMembers(json.subarray(params.start, params.end), ["_meta"]) }
-    : { ...meta, text: plain };
-  return readMessage(splice(json, [edit]));
-}
-
-function paramsOf(message: Message): unknown {
-  try {
-    return parseSpan(message, message.params);
-  } catch {
-    return undefined;
-  }
-}
-
-function abortOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
+function concerns({ wantsLists, uris, tasks }: Wisher, { method }: Message, uri: unknown, taskId: unknown): boolean {
+  if (method === resourceUpdated) return typeof uri === "string" && [...uris].some((whole) => concernsResource(whole, uri));
+  return typeof taskId === "string" ? tasks.has(taskId) : wantsLists;
 }

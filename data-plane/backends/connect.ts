@@ -54,7 +54,7 @@ export function createConnector(options: ConnectOptions): Connector {
 /** The leg as its client speaks: client and server may be of different eras. */
 function spoken(client: ClientFacts, leg: Leg): Leg {
   if (client.era === undefined || client.era === leg.facts.era) return leg;
-  return client.era === "session" ? forSessionCaller(leg, client) : forStatelessCaller(leg, client);
+  return client.era === "session" ? forSessionCaller(leg, client) : forStatelessCaller(leg);
 }
 
 function connectSse({ spec, credential, log }: ConnectOptions): Connector {

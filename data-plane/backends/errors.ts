@@ -13,6 +13,8 @@ export type BackendErrorCode =
   | "refused"
   /** It wants other credentials than we showed, or we have none to show. */
   | "unauthorized"
+  /** It asked the client something, and nobody answered in time; that says nothing about its health either. */
+  | "unanswered"
   /** The breaker is open or too many calls are in flight, so we did not ask. */
   | "shed";
 
@@ -27,6 +29,11 @@ export class BackendError extends Error {
     this.code = code;
     this.outcome = outcome;
   }
+}
+
+/** Why a call ends whose client was asked something. */
+export function nobodyAnswered(): BackendError {
+  return new BackendError("unanswered", "unknown", "nobody answered in time");
 }
 
 /** What the system says of a connection, in words that name no address: they reach clients too. */

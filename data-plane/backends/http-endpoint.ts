@@ -26,19 +26,40 @@ type Verdict =
 
 const probeMs = 3_000;
 // A server that learns the stateless era is noticed within so long; one that unlearns it says so at the next request.
-const sessionVerdictMs = 5 * 60_000;
+const sessionVerdictMsDefault = 5 * 60_000;
+
+export interface HttpEndpointOptions {
+  readonly url: string;
+  readonly credential: ShowCredential;
+  readonly log: Log;
+  /** How long a server is taken to have sessions before it is asked again, milliseconds. Default 5 min. */
+  readonly sessionVerdictMs?: number;
+}
 
 /** Prepares connections; nothing is opened before the first leg. */
-export function createHttpEndpoint(options: { url: string; credential: ShowCredential; log: Log }): HttpEndpoint {
+export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
+  const { sessionVerdictMs = sessionVerdictMsDefault } = options;
   const target = createHttpTarget(options);
   const isClosed = new AbortController();
   let known: Verdict | undefined;
   let knownUntilMs = 0;
   let finding: Promise<Verdict> | undefined;
+  /** Counts how often it was found to have no sessions any more. */
+  let turns = 0;
 
   function forget(): void {
     if (known?.era === "stateless") known.wire[Symbol.dispose]();
     known = undefined;
+  }
+
+  /** Sessions end with the verdict that they were opened by: a server that forgot them may not even say so. */
+  function learn(verdict: Verdict): void {
+    const isOther = known?.era !== verdict.era;
+    forget();
+    if (!verdict.isSure) return;
+    known = verdict;
+    knownUntilMs = verdict.era === "session" ? performance.now() + sessionVerdictMs : Number.POSITIVE_INFINITY;
+    if (isOther && verdict.era === "stateless") turns++;
   }
 
   /** Asks once for all that wait. */
@@ -51,15 +72,13 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
   }
 
   async function find(): Promise<Verdict> {
-    const wire = createStatelessHttp(target, gateway, forget);
+    const wire = createStatelessHttp(target, gateway, () => {
+      if (known?.era === "stateless" && known.wire === wire) forget();
+    });
     const isStateless = await withDeadline(probeMs, (signal) => wire.tryDiscover(signal)).catch(undecided);
     const found: Verdict =
       isStateless === true ? { era: "stateless", isSure: true, wire } : { era: "session", isSure: isStateless === false };
-    forget();
-    if (found.isSure) {
-      known = found;
-      knownUntilMs = found.era === "session" ? performance.now() + sessionVerdictMs : Number.POSITIVE_INFINITY;
-    }
+    learn(found);
     return found;
   }
 
@@ -69,7 +88,7 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
     signal.throwIfAborted();
     if (found.era === "stateless") return createStatelessLeg(client, found.wire);
     try {
-      return await openSessionLeg(target, client, signal);
+      return ofItsTime(await openSessionLeg(target, client, signal));
     } catch (error) {
       forget();
       const isRefused = error instanceof BackendError && (error.code === "refused" || error.code === "bad_answer");
@@ -77,6 +96,29 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
       if (wasKnown && isRefused && !isClosed.signal.aborted) return openLeg(client, signal);
       throw error;
     }
+  }
+
+  /** The leg, over once the server was found to be of the other era. */
+  function ofItsTime(leg: Leg): Leg {
+    const born = turns;
+    return {
+      facts: leg.facts,
+      isShared: leg.isShared,
+      get closedBy() {
+        return leg.closedBy ?? (born === turns ? undefined : "the server speaks another revision now");
+      },
+      async request(message, options) {
+        try {
+          return await leg.request(message, options);
+        } catch (error) {
+          if (error instanceof BackendError && error.code === "session_gone") forget();
+          throw error;
+        }
+      },
+      notify: leg.notify,
+      listen: leg.listen,
+      close: leg.close,
+    };
   }
 
   return {
@@ -94,9 +136,8 @@ export function createHttpEndpoint(options: { url: string; credential: ShowCrede
  * A refused credential and a server that can't be reached say nothing of the era, and a session would fail alike. Silence,
  * server errors and nonsense say nothing either, but a session may still open.
  */
-function undecided(error: unknown): false | undefined {
+function undecided(error: unknown): undefined {
   if (!(error instanceof BackendError)) throw error;
-  if (error.code === "refused") return false; // 4xx without a word of MCP
   if (error.code === "unauthorized" || error.outcome === "not_executed") throw error;
   return undefined;
 }

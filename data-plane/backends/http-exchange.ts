@@ -1,7 +1,7 @@
 // Makes one answer of the bytes of one HTTP response, JSON or event stream.
 import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
-import { splice } from "../mcp/scan.ts";
+import { JsonTextError, splice } from "../mcp/scan.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { Hear } from "./leg.ts";
 
@@ -34,9 +34,18 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
 
   function read(json: Buffer): void {
     const message = readMessage(json);
-    if (message.method !== undefined) taken = options.onMessage(message) ?? taken;
+    if (message.method !== undefined) hear(message);
     else if (awaited && isSameId(message.id, awaited.id)) answer ??= withId(message, awaited.id as string);
     else throw new BackendError("bad_answer", "unknown", `answered with id ${message.id}, asked with ${awaited?.id}`);
+  }
+
+  /** What nobody can make sense of is no fault of the answer that it comes before. */
+  function hear(message: Message): void {
+    try {
+      taken = options.onMessage(message) ?? taken;
+    } catch (error) {
+      if (!(error instanceof JsonTextError || error instanceof SyntaxError)) throw error;
+    }
   }
 
   function take(chunk: Buffer): Message | BackendError | undefined {
@@ -95,9 +104,11 @@ function isSameId(a: string | undefined, b: string | undefined): boolean {
   return a === b || (a !== undefined && b !== undefined && JSON.parse(a) === JSON.parse(b));
 }
 
-// 404 is what the specification says; widely used servers answer 400 with a text about the session.
+// 404 is what the specification says; widely used servers answer 400 with a text about the session, and those that know no
+// sessions (any more) with the codes of the stateless era, or miss its envelope.
 function isSessionRefusal(status: number, body: Buffer): boolean {
-  return status === 404 || (status === 400 && /\bsession\b/i.test(body.toString("utf8", 0, 1_000)));
+  if (status !== 400) return status === 404;
+  return /\bsession\b|"code"\s*:\s*-3202[02]\b|io\.modelcontextprotocol\/|\b_meta\b/i.test(body.toString("utf8", 0, 1_000));
 }
 
 // An HTTP error may carry a JSON-RPC error; servers often leave the id out of it.

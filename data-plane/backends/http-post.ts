@@ -32,6 +32,7 @@ export function post(pool: Pool, { path, headers, body, awaited, signal, ...opti
     if (signal.aborted) return reject(signal.reason);
     const exchange = createExchange({ awaited, onMessage: options.onMessage, hasSession: options.hasSession });
     let isSent = false;
+    let isOver = false; // the answer is known, whatever becomes of the rest
     let abort: (() => void) | undefined;
     let linger: NodeJS.Timeout | undefined;
     const settle = (): void => {
@@ -39,7 +40,7 @@ export function post(pool: Pool, { path, headers, body, awaited, signal, ...opti
       abort = undefined;
       clearTimeout(linger);
     };
-    const canResume = () => options.resume !== undefined && exchange.resumption !== undefined;
+    const canResume = () => !isOver && options.resume !== undefined && exchange.resumption !== undefined;
 
     pool.dispatch(
       { path, method: "POST", headers, body },
@@ -68,6 +69,7 @@ export function post(pool: Pool, { path, headers, body, awaited, signal, ...opti
             void pressure.then(() => controller.resume());
           }
           if (!outcome || linger) return;
+          isOver = true;
           settle();
           // The answer ends the stream; a server that keeps it open all the same does not keep our connection.
           linger = setTimeout(() => controller.abort(new Error("the stream outlived its answer")), lingerMs);

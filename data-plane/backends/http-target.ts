@@ -4,9 +4,9 @@ import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 
 export interface HttpTarget {
-  /** For calls, and for what else is answered soon. */
+  /** For calls, as many at a time as a backend may have in flight. */
   readonly calls: Pool;
-  /** For streams, which hold their connections for hours: they must not starve calls. */
+  /** For streams, which hold their connections for hours, and for answers that calls wait for: neither may wait for calls. */
   readonly streams: Pool;
   readonly path: string;
   readonly credential: ShowCredential;
@@ -18,10 +18,13 @@ export interface HttpTarget {
 // Timeouts of calls are ours (one deadline per call), so undici's are off; connecting has its own, short one.
 const settings = { connect: { timeout: 2_000 }, headersTimeout: 0, bodyTimeout: 0, pipelining: 1, keepAliveTimeout: 4_000 };
 
+/** Calls that one backend may have in flight. */
+export const callsMax = 256;
+
 /** Nothing is opened before the first request. */
 export function createHttpTarget({ url, credential, log }: { url: string; credential: ShowCredential; log: Log }): HttpTarget {
   const { origin, pathname, search } = new URL(url);
-  const calls = new Pool(origin, { ...settings, connections: 128 });
+  const calls = new Pool(origin, { ...settings, connections: callsMax });
   const streams = new Pool(origin, settings);
   return {
     calls,

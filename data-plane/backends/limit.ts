@@ -5,8 +5,8 @@ export interface Limit {
   readonly signal: AbortSignal;
   /** Ends the call now. */
   abort(reason: Error): void;
-  /** Puts the deadline `ms` from now, instead of where it was. */
-  arm(ms: number): void;
+  /** Puts the deadline `ms` from now, instead of where it was; `reason` is why the call ends then, by default a timeout. */
+  arm(ms: number, reason?: Error): void;
   /** The call is over: no timer is left. */
   disarm(): void;
 }
@@ -18,12 +18,16 @@ export function createLimit(): Limit {
   return {
     signal: controller.signal,
     abort: (reason) => controller.abort(reason),
-    arm(ms) {
+    arm(ms, reason) {
       clearTimeout(timer);
-      timer = setTimeout(() => controller.abort(new BackendError("timeout", "unknown", `no answer within ${ms / 1000} s`)), ms);
+      timer = setTimeout(() => controller.abort(reason ?? timeout(ms)), ms);
     },
     disarm: () => clearTimeout(timer),
   };
+}
+
+function timeout(ms: number): BackendError {
+  return new BackendError("timeout", "unknown", `no answer within ${ms / 1000} s`);
 }
 
 /** Runs work until the limit's signal fires; then it is not waited for any longer. Disarms the limit at the end. */
@@ -47,4 +51,14 @@ export function withDeadline<T>(ms: number, work: (signal: AbortSignal) => Promi
   const limit = createLimit();
   limit.arm(ms);
   return withLimit(limit, work);
+}
+
+/** Waits for a promise no longer than until the signal fires. */
+export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }

@@ -1,6 +1,7 @@
 // A server over a pipe (stdio, HTTP+SSE): one connection carries every message, so calls are told apart by ids of our own.
 // A stdio server is shared by all client sessions; that is what a server that reads one pipe can offer. Of which era it is, it
-// is asked first. Source: MCP 2026-07-28, transports, stdio, and versioning, compatibility.
+// is asked first. Longer than most files here: whose a message is can only be told where all of them come in.
+// Source: MCP 2026-07-28, transports, stdio, and versioning, compatibility.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { withEnvelope } from "../mcp/envelope.ts";
@@ -23,6 +24,7 @@ import {
   readServerFacts,
   type ServerFacts,
 } from "./leg.ts";
+import { untilAborted } from "./limit.ts";
 import type { Pipe, PipeEvents } from "./pipe.ts";
 import { createStatelessLeg, envelopeOf, readDiscovery, type StatelessWire } from "./stateless-leg.ts";
 
@@ -113,6 +115,8 @@ export async function openPiped({ open, client, signal, isShared, mayBeStateless
         );
     } else if (deliverToListen(message)) {
       // It was meant for that request alone.
+    } else if (client.era === "stateless" && message.method === "notifications/cancelled") {
+      for (const call of pending.values()) void call.onMessage?.(message); // whichever asked what is withdrawn knows it
     } else if (message.method !== "notifications/message") for (const listener of listeners) void listener(message);
     // A log line names no call. On a pipe that sessions share nobody knows whose it is, so nobody gets it.
     else if (!isShared) deliverToOne(message);
@@ -128,9 +132,14 @@ export async function openPiped({ open, client, signal, isShared, mayBeStateless
     return true;
   }
 
-  /** Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. */
+  /**
+   * Gives a message that names no call to the oldest call in flight, else to who listens; false when there is nobody. Where many
+   * callers share the session, it may be meant for any of them, so nobody gets it unless there is just one call.
+   */
   function deliverToOne(message: Message): boolean {
-    const hear = pending.values().find((call) => call.onMessage)?.onMessage ?? listeners.values().next().value;
+    const hearing = pending.values().filter((call) => call.onMessage);
+    const hear = hearing.next().value?.onMessage ?? listeners.values().next().value;
+    if (client.era === "stateless" && !hearing.next().done) return false;
     void hear?.(message);
     return hear !== undefined;
   }
@@ -251,15 +260,6 @@ export async function openPiped({ open, client, signal, isShared, mayBeStateless
     await opened.close();
     throw error;
   }
-}
-
-/** Waits for a promise no longer than until the signal fires. */
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }
 
 function tokenSpan(message: Message): Span | undefined {

@@ -3,9 +3,9 @@
 // Source: MCP 2026-07-28, multi round-trip requests; MCP 2025-11-25 for what the client sees.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { withEnvelope } from "../mcp/envelope.ts";
+import { withEnvelope, withoutEnvelope } from "../mcp/envelope.ts";
 import { errorCodes, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
-import { member, members, type Span, withMembers } from "../mcp/scan.ts";
+import { JsonTextError, member, members, parseValue, type Span, withMembers } from "../mcp/scan.ts";
 import { metaKeys } from "../mcp/stateless.ts";
 import { errorOf, failure, resultTypeOf, toolFailure, toSession } from "../mcp/translate.ts";
 import { BackendError } from "./errors.ts";
@@ -27,11 +27,14 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
 
   async function call(message: Message, options: RequestOptions): Promise<Message> {
     let asked = 0;
-    for (let current = message; ; ) {
+    // Rounds of input are ours to drive; what a client puts there belongs to no call of ours.
+    const plain =
+      message.json.includes("inputResponses") || message.json.includes("requestState") ? withoutEnvelope(message) : message;
+    for (let current = plain; ; ) {
       const answer = await leg.request(withEnvelope(current, { ...envelope, [metaKeys.logLevel]: logLevel }), options);
       if (resultTypeOf(answer) !== "input_required") return toSession(message.method as string, answer);
       const { inputRequests, requestState } = partsOf(answer);
-      const questions = inputRequests ? questionsOf(answer, inputRequests) : [];
+      const questions = inputRequests ? readable(() => questionsOf(answer, inputRequests)) : [];
       if (questions.length === 0) await sleep(paceMs, undefined, { signal: options.signal }).catch(() => undefined);
       else if (++asked > askingRoundsMax) throw endless();
       options.signal.throwIfAborted();
@@ -43,16 +46,19 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
         if (response === undefined) return refused(message, reply);
         responses.push(`${JSON.stringify(key)}:${response}`);
       }
-      current = nextCall(message, responses, requestState && answer.json.subarray(requestState.start, requestState.end));
+      current = nextCall(plain, responses, requestState && answer.json.subarray(requestState.start, requestState.end));
     }
   }
 
   /** Asks the client and waits for its answer. */
   function ask({ method, params }: Question, { signal, onMessage }: RequestOptions): Promise<Message> {
     return new Promise((resolve, reject) => {
-      if (!onMessage) return reject(new BackendError("bad_answer", "unknown", "it asks where nobody can be asked"));
+      if (!onMessage) return reject(bad("it asks where nobody can be asked"));
       const id = `"vmcp-input-${++lastQuestion}"`;
-      const abort = (): void => settle(() => reject(signal.reason));
+      const abort = (): void => {
+        void onMessage(readMessage(request("notifications/cancelled", `{"requestId":${id}}`))); // nobody wants to know any more
+        settle(() => reject(signal.reason));
+      };
       const settle = (finish: () => void): void => {
         waiting.delete(id);
         signal.removeEventListener("abort", abort);
@@ -83,12 +89,21 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
       if (message.method === undefined && message.id !== undefined) waiting.get(message.id)?.(message);
     },
     listen: leg.listen,
+    followTask: (taskId, isWanted) => leg.followTask?.(taskId, isWanted),
     close: leg.close,
   };
 }
 
 function endless(): BackendError {
-  return new BackendError("bad_answer", "unknown", `it asks for input in more than ${askingRoundsMax} rounds`);
+  return bad(`it asks for input in more than ${askingRoundsMax} rounds`);
+}
+
+function readable<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof JsonTextError ? bad("what it asks can't be read") : error;
+  }
 }
 
 function partsOf(answer: Message): { readonly inputRequests: Span | undefined; readonly requestState: Span | undefined } {
@@ -106,26 +121,31 @@ interface Question {
 const askable = new Set(["elicitation/create", "sampling/createMessage", "roots/list"]);
 
 function questionsOf({ json }: Message, span: Span): Question[] {
-  if (json[span.start] !== 0x7b) throw new BackendError("bad_answer", "unknown", "its inputRequests are no object");
-  const questions = members(json, span.start).map((entry): Question => {
+  if (json[span.start] !== 0x7b) throw bad("its inputRequests are no object");
+  const entries = new Map(members(json, span.start).map((entry) => [entry.key, entry])); // the last wins, as in JSON.parse
+  if (entries.size > questionsMax) throw bad(`it asks more than ${questionsMax} questions at once`);
+  return [...entries].map(([key, entry]): Question => {
     const parts = json[entry.start] === 0x7b ? members(json, entry.start) : [];
-    const method = parts.find(({ key }) => key === "method");
-    const name: unknown = method && JSON.parse(json.toString("utf8", method.start, method.end));
-    if (typeof name !== "string" || !askable.has(name))
-      throw new BackendError("bad_answer", "unknown", "it asks for something that clients are not asked");
-    const params = parts.find(({ key }) => key === "params");
-    return { key: entry.key, method: name, params: params && paramsFor(name, json.subarray(params.start, params.end)) };
+    const part = (name: string) => parts.findLast((one) => one.key === name);
+    const [method, params] = [part("method"), part("params")];
+    const name = method && parseValue(json, method);
+    if (typeof name !== "string" || !askable.has(name)) throw bad("it asks for something that clients are not asked");
+    if (params && parseValue(json, params) === undefined) throw bad("what it asks can't be read");
+    return { key, method: name, params: params && paramsFor(name, json.subarray(params.start, params.end)) };
   });
-  if (questions.length > questionsMax)
-    throw new BackendError("bad_answer", "unknown", `it asks more than ${questionsMax} questions at once`);
-  return questions;
+}
+
+function bad(message: string): BackendError {
+  return new BackendError("bad_answer", "unknown", message);
 }
 
 /** Elicitation by URL has an id in the session era. */
 function paramsFor(method: string, params: Buffer): string {
   if (method !== "elicitation/create" || params[0] !== 0x7b) return params.toString();
-  const { mode } = JSON.parse(params.toString()) as { mode?: unknown };
-  return mode === "url" ? withMembers(params, { elicitationId: JSON.stringify(randomUUID()) }).toString() : params.toString();
+  const mode = member(params, 0, "mode");
+  return mode && parseValue(params, mode) === "url"
+    ? withMembers(params, { elicitationId: JSON.stringify(randomUUID()) }).toString()
+    : params.toString();
 }
 
 /** What the server gets for a client's answer, as JSON text; undefined when an error can't be put into words of this era. */

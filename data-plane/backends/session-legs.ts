@@ -33,12 +33,14 @@ const openMs = 10_000;
 const tellMs = 5_000;
 const listenMs = 500;
 const reopenMs = 1_000;
+const pauseMsMax = 30_000;
 const shortMs = 5_000;
 
 /** None open at first. */
 export function createSessionLegs({ backend, open, onMessage, log }: SessionLegsOptions): SessionLegs {
   const legs = new Map<Session, Promise<Leg>>();
-  const known = new WeakSet<Session>(); // whose end we hear of already
+  const known = new Map<Session, () => void>(); // whose end we hear of, and what takes that back
+  const isOver = new AbortController();
   const followed = new WeakMap<Leg, Session["stream"]>();
 
   async function of(session: Session): Promise<Leg> {
@@ -47,10 +49,11 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     if (legs.get(session) !== existing) return of(session); // another call opened one meanwhile
     const opening = openLeg(session);
     legs.set(session, opening);
-    if (!known.has(session)) {
-      known.add(session);
-      session.onEnd(() => void drop(session));
-    }
+    if (!known.has(session))
+      known.set(
+        session,
+        session.onEnd(() => void drop(session)),
+      );
     opening.catch(() => legs.get(session) === opening && legs.delete(session));
     return opening;
   }
@@ -72,6 +75,8 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
   async function drop(session: Session): Promise<void> {
     const leg = legs.get(session);
     legs.delete(session);
+    known.get(session)?.();
+    known.delete(session);
     await leg?.then((opened) => opened.close()).catch(() => undefined);
   }
 
@@ -88,8 +93,13 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
   }
 
   async function follow(session: Session): Promise<void> {
-    const leg = await legs.get(session)?.catch(() => undefined); // whoever opened it hears why
+    const leg = await (isWaitedFor(session) ? of(session) : legs.get(session))?.catch(() => undefined); // calls hear why
     if (leg) await followLeg(session, leg);
+  }
+
+  /** Whether a client listens for something that only a session with the backend brings. */
+  function isWaitedFor({ stream, subscriptions, hasEnded }: Session): boolean {
+    return stream !== undefined && !hasEnded && subscriptions.values().some((route) => route.backend === backend);
   }
 
   async function followLeg(session: Session, leg: Leg): Promise<void> {
@@ -97,7 +107,9 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     if (!stream || leg.isShared || followed.get(leg) === stream) return;
     followed.set(leg, stream);
     const taken = new Promise<void>((resolve) => {
-      void listenAgain(session, leg, stream.closed, resolve).finally(resolve);
+      void listenAgain(session, leg, stream.closed, resolve)
+        .finally(resolve)
+        .then(() => comeBack(session, leg, stream.closed));
     });
     await Promise.race([taken, sleep(listenMs, undefined, { ref: false })]);
   }
@@ -112,6 +124,26 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     }
   }
 
+  /** The stream is over. If that is because the backend forgot the session, and somebody waits for it, another is opened. */
+  async function comeBack(session: Session, leg: Leg, closed: AbortSignal): Promise<void> {
+    const ended = AbortSignal.any([closed, isOver.signal]);
+    for (let pauseMs = reopenMs; !ended.aborted && isWaitedFor(session); pauseMs = Math.min(pauseMs * 2, pauseMsMax)) {
+      // Asking anything shows whether it knows the session.
+      const isThere = leg.closedBy === undefined && (await answersPing(leg));
+      if (isThere) return; // it does, and just offers no stream
+      if (leg.closedBy !== undefined && (await of(session).catch(() => undefined))) return;
+      await sleep(pauseMs, undefined, { signal: ended }).catch(() => undefined);
+    }
+  }
+
+  function answersPing(leg: Leg): Promise<boolean> {
+    const message = readMessage(request("ping", undefined, '"vmcp-ping"'));
+    return withDeadline(tellMs, (signal) => leg.request(message, { signal })).then(
+      () => leg.closedBy === undefined,
+      () => false,
+    );
+  }
+
   return {
     of,
     existing: async (session) => legs.get(session)?.catch(() => undefined),
@@ -122,6 +154,7 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
       if (leg && logLevel !== undefined) await setLevel(leg, logLevel);
     },
     async [Symbol.asyncDispose]() {
+      isOver.abort();
       await Promise.all([...legs.keys()].map(drop));
     },
   };

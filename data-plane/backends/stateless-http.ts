@@ -3,15 +3,16 @@
 
 import { withEnvelope } from "../mcp/envelope.ts";
 import { encodeHeaderValue } from "../mcp/header-values.ts";
-import { type Message, readMessage, request, withId } from "../mcp/json-rpc.ts";
-import { member } from "../mcp/scan.ts";
+import { errorCodes, type Message, readMessage, request, withId } from "../mcp/json-rpc.ts";
+import { member, parseValue } from "../mcp/scan.ts";
 import { nameParams, statelessErrors, statelessVersion } from "../mcp/stateless.ts";
-import { errorOf } from "../mcp/translate.ts";
+import { errorOf, failure } from "../mcp/translate.ts";
 import { createChangeFeed } from "./change-feed.ts";
-import { BackendError } from "./errors.ts";
+import { BackendError, reasonOf } from "./errors.ts";
 import { post } from "./http-post.ts";
 import type { HttpTarget } from "./http-target.ts";
 import type { ClientFacts, RequestOptions, ServerFacts } from "./leg.ts";
+import { withDeadline } from "./limit.ts";
 import { envelopeOf, readDiscovery, type StatelessWire } from "./stateless-leg.ts";
 
 /** What it takes to send; `onDoubt` hears of answers that no server of this era gives. */
@@ -25,67 +26,94 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   const own = envelopeOf(gateway);
   let closedBy: string | undefined;
   let facts: ServerFacts | undefined;
+  let asking: Promise<boolean> | undefined;
   let lastId = 0;
   const changes = createChangeFeed({
-    open: (message, options) => exchange(target.streams, withEnvelope(message, own), options).then(({ answer }) => answer),
+    async open(message, options) {
+      const { answer, refusal } = await exchange(target.streams, withEnvelope(message, own), options);
+      return answer ?? failure(message, errorCodes.methodNotFound, reasonOf(refusal));
+    },
     log: target.log,
   });
 
-  async function exchange(
-    pool: HttpTarget["calls"],
-    message: Message,
-    { signal, onMessage, headers }: RequestOptions,
-  ): Promise<{ readonly answer: Message; readonly status: number }> {
+  interface Reply {
+    /** Undefined when it was refused without a word of MCP. */
+    readonly answer: Message | undefined;
+    readonly status: number;
+    readonly refusal?: BackendError;
+  }
+
+  async function exchange(pool: HttpTarget["calls"], message: Message, options: RequestOptions): Promise<Reply> {
+    const { signal, onMessage, headers } = options;
     let status = 0;
     // Many clients stand behind us, and each has an id 1.
     const sent = withId(message, String(++lastId));
-    const answer = await post(pool, {
-      path: target.path,
-      headers: [
-        "accept",
-        "application/json, text/event-stream",
-        "content-type",
-        "application/json",
-        "mcp-protocol-version",
-        statelessVersion,
-        "mcp-method",
-        message.method as string,
-        ...nameHeader(message),
-        ...Object.entries(headers ?? {}).flat(),
-        ...Object.entries(await target.credential()).flat(),
-      ],
-      body: sent.json,
-      awaited: sent,
-      signal,
-      hasSession: false,
-      // Servers of this era ask nothing on streams; what has an id is none of ours.
-      onMessage: (said) => (said.id === undefined ? onMessage?.(said) : undefined),
-      onStart: (seen) => {
-        status = seen;
-      },
-    });
-    return { answer: withId(answer as Message, message.id as string), status };
+    try {
+      const answer = await post(pool, {
+        path: target.path,
+        headers: [
+          "accept",
+          "application/json, text/event-stream",
+          "content-type",
+          "application/json",
+          "mcp-protocol-version",
+          statelessVersion,
+          "mcp-method",
+          message.method as string,
+          ...nameHeader(message),
+          ...Object.entries(headers ?? {}).flat(),
+          ...Object.entries(await target.credential()).flat(),
+        ],
+        body: sent.json,
+        awaited: sent,
+        signal,
+        hasSession: false,
+        // Servers of this era ask nothing on streams; what has an id is none of ours.
+        onMessage: (said) => (said.id === undefined ? onMessage?.(said) : undefined),
+        onStart: (seen) => {
+          status = seen;
+        },
+      });
+      return { answer: withId(answer as Message, message.id as string), status };
+    } catch (error) {
+      if (error instanceof BackendError && error.code === "refused") return { answer: undefined, status, refusal: error };
+      throw error;
+    }
   }
 
   async function send(message: Message, options: RequestOptions): Promise<Message> {
-    const { answer, status } = await exchange(target.calls, message, options).catch((error: unknown) => {
-      if (error instanceof BackendError && error.code === "refused") onDoubt();
-      throw error;
-    });
-    if (status < 400 || !isDoubtful(answer)) return answer;
-    // Refused before it ran, by a server that is not what it was.
-    onDoubt();
-    throw new BackendError("session_gone", "not_executed", otherRevision);
+    const reply = await exchange(target.calls, message, options);
+    // Refused before it ran, and perhaps by a server that is not what it was: that can be asked.
+    if (isDoubtful(reply.status, reply.answer) && !(await isStillStateless())) {
+      onDoubt();
+      throw new BackendError("session_gone", "not_executed", otherRevision);
+    }
+    if (reply.answer) return reply.answer;
+    throw reply.refusal as BackendError;
+  }
+
+  /** Whether the server is of this era still; asked once for all that doubt it. */
+  function isStillStateless(): Promise<boolean> {
+    asking ??= withDeadline(askMs, tryDiscover)
+      .catch(() => true) // it can't be told, so nothing changes
+      .finally(() => {
+        asking = undefined;
+      });
+    return asking;
   }
 
   async function tryDiscover(signal: AbortSignal): Promise<boolean> {
     const message = withEnvelope(readMessage(request("server/discover", undefined, '"vmcp-discover"')), own);
-    const ask = async () => readDiscovery((await exchange(target.calls, message, { signal })).answer);
+    const ask = async () => {
+      const { answer, status } = await exchange(target.calls, message, { signal });
+      if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`); // whatever it says with it
+      return answer && readDiscovery(answer); // a refusal without a word of MCP is none of this era
+    };
     const first = await ask();
     const found = first === "again" ? await ask() : first;
     if (found === "again") throw new BackendError("bad_answer", "unknown", "refuses the revision that it says it speaks");
-    // The same object while it says the same, so that who looks can tell.
-    if (JSON.stringify(found) !== JSON.stringify(facts)) facts = found;
+    // The same object while it says the same, so that who looks can tell; and for those who still look, what it was last.
+    if (found && JSON.stringify(found) !== JSON.stringify(facts)) facts = found;
     return found !== undefined;
   }
 
@@ -113,10 +141,13 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   };
 }
 
+const askMs = 3_000;
 const otherRevision = "the server speaks another revision now";
 
-/** Whether an error is one that only servers of the session era, or of a revision we don't speak, refuse requests with. */
-function isDoubtful(answer: Message): boolean {
+/** Whether an answer is one that servers of the session era, or of a revision we don't speak, refuse requests with. */
+function isDoubtful(status: number, answer: Message | undefined): boolean {
+  if (status !== 400 && status !== 404 && status !== 405) return false;
+  if (!answer) return true;
   if (!answer.error) return false;
   const { code } = errorOf(answer);
   return code === statelessErrors.unsupportedVersion || (code <= -32000 && code > -32020);
@@ -125,6 +156,6 @@ function isDoubtful(answer: Message): boolean {
 function nameHeader({ json, method, params }: Message): string[] {
   const key = nameParams.get(method as string);
   const span = key && params && member(json, params.start, key);
-  if (!span || json[span.start] !== 0x22) return [];
-  return ["mcp-name", encodeHeaderValue(JSON.parse(json.toString("utf8", span.start, span.end)) as string)];
+  const name = span && parseValue(json, span);
+  return typeof name === "string" ? ["mcp-name", encodeHeaderValue(name)] : [];
 }

@@ -1,6 +1,6 @@
 // What stands for a session with a server of the stateless era: requests that each carry what a session would have agreed on,
 // and a stream of changes that is asked for. Source: MCP 2026-07-28, base protocol and subscriptions.
-import { type EnvelopeMembers, withEnvelope } from "../mcp/envelope.ts";
+import { type EnvelopeMembers, hasEnvelope, withEnvelope } from "../mcp/envelope.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
 import { metaKeys, statelessErrors, statelessVersion } from "../mcp/stateless.ts";
 import { errorOf } from "../mcp/translate.ts";
@@ -74,9 +74,7 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
   async function request(message: Message, options: RequestOptions): Promise<Message> {
     const answer = own[message.method as string];
     if (answer) return answer(message, options);
-    // Clients of this era always write it; what we ask ourselves, and what sessions ask, never does here.
-    const isEnveloped = message.json.includes(metaKeys.protocolVersion);
-    const enveloped = isEnveloped ? message : withEnvelope(message, envelope);
+    const enveloped = hasEnvelope(message) ? message : withEnvelope(message, envelope);
     const response = await wire.send(enveloped, options);
     if (!response.error || errorOf(response).code !== statelessErrors.headerMismatch) return response;
     // It did not run. What we know of the tool's headers is out of date: once more, with fresh ones.
@@ -85,17 +83,27 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
   }
 
   async function listen(hear: Hear, { signal, onOpen, wantsLists }: ListenOptions): Promise<boolean> {
-    const following = wire.changes.follow({ hear, uris, wantsLists: wantsLists ?? false });
+    const over = Promise.withResolvers<undefined>();
+    const finish = (): void => over.resolve(undefined);
+    // Whoever watches over the lists wants to see at once whether the server is still there.
+    const following = wire.changes.follow({
+      hear,
+      uris,
+      ...(wantsLists ? { wantsLists, onLost: finish } : { wantsLists: false }),
+    });
     follower = following;
     for (const taskId of tasks) following.addTask(taskId);
+    const ends = [signal, following.ended];
+    for (const end of ends) end.addEventListener("abort", finish, { once: true });
+    if (ends.some((end) => end.aborted)) finish();
     try {
-      const ended = Promise.race([aborted(signal), following.ended]);
-      const isOffered = await Promise.race([following.ready, ended]);
+      const isOffered = await Promise.race([following.ready, over.promise]);
       if (isOffered === false) return false;
       onOpen?.();
-      await ended;
+      await over.promise;
       return true;
     } finally {
+      for (const end of ends) end.removeEventListener("abort", finish);
       following.close();
       if (follower === following) follower = undefined;
     }
@@ -113,9 +121,11 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     // There is nothing to be told of: no sessions, no questions.
     notify: async () => undefined,
     listen,
-    followTask(taskId) {
-      tasks.add(taskId);
-      follower?.addTask(taskId);
+    followTask(taskId, isWanted) {
+      if (isWanted) tasks.add(taskId);
+      else tasks.delete(taskId);
+      if (isWanted) follower?.addTask(taskId);
+      else follower?.removeTask(taskId);
     },
     async close() {
       closedBy ??= "it was closed";
@@ -125,11 +135,6 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
 
 function refusal({ id }: Message, code: number, message: string): Message {
   return readMessage(errorResponse(id, { code, message }));
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 /**

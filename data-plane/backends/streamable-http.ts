@@ -42,7 +42,7 @@ export async function openSessionLeg(target: HttpTarget, client: ClientFacts, op
 
   /** Sends one POST; resolves with the response to `awaited`, or with nothing when none is awaited. */
   function post(body: Buffer, awaited: Message | undefined, { signal, onMessage }: RequestOptions): Promise<Message | undefined> {
-    return postOnce(calls, {
+    return postOnce(awaited ? calls : streams, {
       path,
       headers: postHeaders,
       body,

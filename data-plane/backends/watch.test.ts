@@ -13,7 +13,7 @@ import { watchCatalog } from "./watch.ts";
 
 const client = { protocolVersion: "2025-11-25", clientInfo: '{"name":"c","version":"1"}', capabilities: "{}" } as const;
 
-/** A watched scripted server whose stream is open. */
+/** A watched scripted server whose stream is open, and whose lists are known. */
 async function setUp(t: TestContext, script: BackendScript) {
   const server = await startBackend(script);
   const spec = create(BackendSchema, { name: "scripted", url: server.url, transport: "streamable-http" });
@@ -39,7 +39,7 @@ async function setUp(t: TestContext, script: BackendScript) {
     await connector.close();
     await server[Symbol.asyncDispose]();
   });
-  await eventually("a stream", () => server.streams() > 0, 10_000);
+  await eventually("a stream and a first listing", () => server.streams() > 0 && catalog !== undefined, 10_000);
   const names = () => catalog?.tools.map(({ key }) => key) ?? [];
   const until = async (name: string) => {
     while (!names().includes(name)) await once(news as never, "catalog", { signal: AbortSignal.timeout(10_000) });

@@ -10,6 +10,8 @@ import { createPace } from "./pace.ts";
 const attemptMs = 10_000;
 const pingMs = 5_000;
 const checkMs = 30_000;
+// How long a stream may take to open before the first listing. What comes after it is listed again.
+const listenMs = 250;
 const settleMs = 50;
 const settleMostMs = 250;
 // A backend that says all the time that its lists changed costs us a listing, and everyone a new view, each time.
@@ -48,9 +50,7 @@ export async function watchCatalog(options: WatchOptions): Promise<void> {
     let leg: Leg | undefined;
     try {
       leg = await options.open(deadline(signal, attemptMs));
-      const isWhole = await list(leg);
-      failures = 0;
-      await follow(leg, { ...options, list, isWhole });
+      await follow(leg, { ...options, list, onListed: () => (failures = 0) });
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     }
@@ -81,7 +81,8 @@ function createLister({ signal, onCatalog, onProblems, relist }: WatchOptions): 
 
 interface FollowOptions extends WatchOptions {
   readonly list: List;
-  readonly isWhole: boolean;
+  /** Called after the first listing. */
+  readonly onListed: () => void;
 }
 
 /** Follows one connection; throws when it is broken. */
@@ -93,7 +94,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   let isDirty = false;
   let hasStream = true;
   let isStreamOver = false;
-  let isWhole = options.isWhole;
+  let isListed = false;
   let changes = 0;
   const pace = createPace(relist);
 
@@ -118,9 +119,15 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
     } while (heard !== changes && performance.now() < untilMs);
   }
   let shortStreams = 0;
+  const opened = Promise.withResolvers<void>();
+  function onOpen(): void {
+    opened.resolve();
+    if (isListed) markDirty(); // what changed between the listing and now was told to nobody
+  }
   async function listen(): Promise<void> {
     const openedMs = performance.now();
-    hasStream = await leg.listen(hear, { signal: ended, wantsLists: true }).catch(() => true);
+    hasStream = await leg.listen(hear, { signal: ended, onOpen, wantsLists: true }).catch(() => true);
+    opened.resolve();
     shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
     if (shortStreams > 2) hasStream = false; // it does not mean to keep one: ask now and then instead
     isStreamOver = true;
@@ -131,6 +138,10 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   ended.addEventListener("abort", () => wake(), { once: true });
 
   try {
+    await Promise.race([opened.promise, sleep(listenMs, undefined, { ref: false })]);
+    let isWhole = await options.list(leg);
+    isListed = true;
+    options.onListed();
     while (!signal.aborted) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, checkMs);

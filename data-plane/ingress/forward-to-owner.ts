@@ -12,13 +12,14 @@ export interface OwnerForwarder extends AsyncDisposable {
   /**
    * Never rejects. An owner that can't be reached has taken the session with it: `onLost` says so, by default with 404, so that
    * the client opens another. One that takes the request and gives no answer: 504 or 502, and whether it ran is not known.
+   * `id` is the raw text of the request's id, when the answer must have it.
    */
   forward(
     owner: string,
     request: IncomingMessage,
     response: ServerResponse,
     body: Buffer | undefined,
-    onLost?: () => void,
+    options?: { readonly id: string; readonly onLost: () => void },
   ): Promise<void>;
 }
 
@@ -61,23 +62,25 @@ export function createOwnerForwarder({ headersMs = 15_000, idleMs = 45_000 }: Ow
 
   return {
     isForwarded: ({ headers }) => headers[hopHeader] !== undefined,
-    async forward(owner, request, response, body, onLost = () => refuse(response, 404, "no such session; initialize a new one")) {
+    async forward(owner, request, response, body, options) {
       const gone = new AbortController();
       response.once("close", () => gone.abort());
       const params = Object.keys(request.headers).filter((name) => name.startsWith(paramPrefix));
       const headers = { ...pick(request.headers, [...requestHeaders, ...params]), [hopHeader]: "1" };
       const { method = "GET", url = "/" } = request;
       try {
-        const options = { origin: owner, path: url, method: method as "GET", headers, signal: gone.signal };
-        const answer = await agent.request(body ? { ...options, body } : options);
+        const onward = { origin: owner, path: url, method: method as "GET", headers, signal: gone.signal };
+        const answer = await agent.request(body ? { ...onward, body } : onward);
         response.writeHead(answer.statusCode, pick(answer.headers, responseHeaders));
         response.flushHeaders();
         cutWhenStalled(response);
         await pipeline(answer.body, response);
       } catch (error) {
         if (response.headersSent) response.destroy();
-        else if (isNotSent(error)) onLost();
-        else refuseUnknown(response, (error as { code?: string }).code === "UND_ERR_HEADERS_TIMEOUT");
+        else if (!isNotSent(error))
+          refuseUnknown(response, options?.id, (error as { code?: string }).code === "UND_ERR_HEADERS_TIMEOUT");
+        else if (options) options.onLost();
+        else refuse(response, 404, "no such session; initialize a new one");
       }
     },
     async [Symbol.asyncDispose]() {
@@ -87,11 +90,12 @@ export function createOwnerForwarder({ headersMs = 15_000, idleMs = 45_000 }: Ow
 }
 
 /** The request may have run: a 404 would have the client send it again. */
-function refuseUnknown(response: ServerResponse, isTimeout: boolean): void {
+function refuseUnknown(response: ServerResponse, id: string | undefined, isTimeout: boolean): void {
   const [status, reason, wording] = isTimeout
     ? ([504, "owner_timeout", "did not answer in time"] as const)
     : ([502, "owner_lost", "hung up"] as const);
   refuse(response, status, `the replica that has the session ${wording}; whether the request took effect is not known`, {
+    id,
     code: errorCodes.internal,
     data: { reason, outcome: "unknown" },
   });

@@ -1,11 +1,13 @@
 // `subscriptions/listen`: a stream of what changes, as far as its client asked for it. All streams of one caller hang on what
 // stands for the caller's session, so that changes find their way as they do to sessions.
+// Longer than most files here: a stream's filter, its resources and tasks, and its end belong together.
 // Source: MCP 2026-07-28, subscriptions.
 import type { ServerResponse } from "node:http";
 import { createLimit } from "../backends/limit.ts";
 import { errorCodes, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
-import { member, splice, withMembers } from "../mcp/scan.ts";
+import { member, parseValue } from "../mcp/scan.ts";
 import { metaKeys } from "../mcp/stateless.ts";
+import { acknowledged, concernsResource, resourceUpdated, tagged } from "../mcp/subscriptions.ts";
 import type { Call } from "../methods/call.ts";
 import { subscribe, unsubscribe } from "../methods/resources-subscribe.ts";
 import { declaresTasks } from "../methods/tasks.ts";
@@ -34,14 +36,20 @@ interface Listener {
 /** The streams of one caller. */
 interface Hub {
   readonly listeners: Set<Listener>;
-  /** How many of them hear of each resource. */
-  readonly uris: Map<string, number>;
+  /** How many of them hear of each resource, and whether its server took that. */
+  readonly uris: Map<string, { count: number; readonly isTaken: Promise<boolean> }>;
+  /** The same for tasks. */
+  readonly tasks: Map<string, number>;
   readonly closed: AbortController;
   /** Runs while there is no listener. */
   idle: NodeJS.Timeout | undefined;
+  end(): void;
 }
 
+// What is not subscribed to within so long is not promised.
 const subscribeMs = 5_000;
+// How many subscriptions of one stream are on their way at a time: a backend has calls of others to answer.
+const subscribingMax = 8;
 // Clients come back, and servers are slow to notice that a stream of ours has ended.
 const idleMs = 30_000;
 const urisMax = 1_000;
@@ -85,35 +93,41 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
     filter = await honour(call, hub, asked);
     stream.attach(response);
     const honoured = JSON.stringify(filter);
-    void stream.write(tagged(request("notifications/subscriptions/acknowledged", `{"notifications":${honoured}}`), id));
+    void stream.write(tagged(request(acknowledged, `{"notifications":${honoured}}`), id));
     isAcknowledged = true;
     for (const message of early.splice(0)) if (wants(filter, readMessage(message))) listener.send(message);
+    if (hub.closed.signal.aborted) listener.end(); // meanwhile what it hung on has gone
     if (!response.destroyed) await gone.promise;
   } finally {
     hub.listeners.delete(listener);
     for (const uri of filter.resourceSubscriptions ?? []) release(call, hub, uri);
-    if (hub.listeners.size === 0) hub.idle = setTimeout(() => session.stream?.end(), idleMs).unref();
+    for (const taskId of filter.taskIds ?? []) unfollowTask(call, hub, taskId);
+    if (hub.listeners.size === 0) hub.idle = setTimeout(hub.end, idleMs).unref();
   }
 }
 
 function openHub(session: Session): Hub {
-  const hub: Hub = { listeners: new Set(), uris: new Map(), closed: new AbortController(), idle: undefined };
-  hubs.set(session, hub);
+  const closed = new AbortController();
+  const hub: Hub = { listeners: new Set(), uris: new Map(), tasks: new Map(), closed, idle: undefined, end };
   const stream = {
     send(message: Buffer) {
       const said = readMessage(message);
       for (const listener of hub.listeners) if (wants(listener.filter, said)) listener.send(message);
       return undefined; // one slow client is not waited for by the others
     },
-    closed: hub.closed.signal,
-    end() {
-      clearTimeout(hub.idle);
-      hubs.delete(session);
-      hub.closed.abort();
-      if (session.stream === stream) session.stream = undefined;
-      for (const listener of hub.listeners) listener.end();
-    },
+    closed: closed.signal,
+    end,
   };
+
+  function end(): void {
+    clearTimeout(hub.idle);
+    if (hubs.get(session) === hub) hubs.delete(session);
+    closed.abort();
+    if (session.stream === stream) session.stream = undefined;
+    for (const listener of hub.listeners) listener.end();
+  }
+
+  hubs.set(session, hub);
   attachStream(session, stream);
   return hub;
 }
@@ -144,9 +158,8 @@ function isTexts(value: unknown, most: number): value is string[] {
 async function honour(call: Request, hub: Hub, asked: Filter): Promise<Filter> {
   const { offers } = call.view;
   const { promptsListChanged, resourcesListChanged, resourceSubscriptions = [], taskIds = [], ...rest } = asked;
-  const taken = await Promise.all(resourceSubscriptions.map((uri) => acquire(call, hub, uri)));
-  const uris = resourceSubscriptions.filter((_uri, i) => taken[i]);
-  const tasks = declaresTasks(call) ? taskIds.filter((taskId) => followTask(call, taskId)) : [];
+  const uris = await acquireAll(call, hub, resourceSubscriptions);
+  const tasks = declaresTasks(call) ? taskIds.filter((taskId) => followTask(call, hub, taskId)) : [];
   return {
     ...rest,
     ...(promptsListChanged && offers.has("prompts") ? { promptsListChanged } : {}),
@@ -156,45 +169,77 @@ async function honour(call: Request, hub: Hub, asked: Filter): Promise<Filter> {
   };
 }
 
+/** Those of the resources that are subscribed to in time. */
+async function acquireAll(call: Request, hub: Hub, uris: readonly string[]): Promise<string[]> {
+  const untilMs = performance.now() + subscribeMs;
+  const taken = new Set<string>();
+  const waiting = uris.values(); // one queue, and several who work on it
+  async function work(): Promise<void> {
+    for (const uri of waiting) if (performance.now() < untilMs && (await acquire(call, hub, uri))) taken.add(uri);
+  }
+  await Promise.all(Array.from({ length: subscribingMax }, work));
+  return uris.filter((uri) => taken.has(uri));
+}
+
 /** Subscribes unless another stream of this caller has; false when the resource's server does not take it. */
 async function acquire(call: Request, hub: Hub, uri: string): Promise<boolean> {
-  const before = hub.uris.get(uri) ?? 0;
-  hub.uris.set(uri, before + 1);
-  if (before > 0) return true;
-  const answer = readMessage(await subscribe(ownCall(call, "resources/subscribe", uri)));
-  if (answer.error) release(call, hub, uri);
-  return !answer.error;
+  const entry = hub.uris.get(uri) ?? { count: 0, isTaken: subscribeTo(call, uri) };
+  entry.count++;
+  hub.uris.set(uri, entry);
+  const isTaken = await entry.isTaken;
+  if (!isTaken) release(call, hub, uri);
+  return isTaken;
+}
+
+async function subscribeTo(call: Request, uri: string): Promise<boolean> {
+  try {
+    return !readMessage(await subscribe(ownCall(call, "resources/subscribe", uri))).error;
+  } catch {
+    return false; // the session ended meanwhile
+  }
 }
 
 function release(call: Request, hub: Hub, uri: string): void {
-  const left = (hub.uris.get(uri) ?? 1) - 1;
-  if (left > 0) return void hub.uris.set(uri, left);
+  const entry = hub.uris.get(uri);
+  if (!entry || --entry.count > 0) return;
   hub.uris.delete(uri);
-  Promise.resolve(unsubscribe(ownCall(call, "resources/unsubscribe", uri))).catch(() => undefined);
+  if (call.session.subscriptions.has(uri))
+    Promise.resolve(unsubscribe(ownCall(call, "resources/unsubscribe", uri))).catch(() => undefined);
 }
 
 /** A request that we make for the caller, inside what stands for its session. */
 function ownCall(call: Request, method: string, uri: string): Call {
   const params = { uri };
   const message = readMessage(request(method, JSON.stringify(params), '"vmcp-listen"'));
-  const limit = createLimit();
-  limit.arm(subscribeMs);
-  return { ...call, id: '"vmcp-listen"', message, params, limit, notify: () => undefined, stateless: undefined };
+  const server = { ...call.server, timeoutMs: () => subscribeMs };
+  const own = { id: '"vmcp-listen"', message, params, server, limit: createLimit() };
+  return { ...call, ...own, notify: () => undefined, stateless: undefined };
 }
 
-function followTask({ tokens, session, server }: Request, own: string): boolean {
+function followTask({ tokens, session, server }: Request, { tasks }: Hub, own: string): boolean {
   const task = tokens.openTask(session, own);
   const backend = task && server.backends.get(task.backend);
   if (!backend) return false;
+  tasks.set(own, (tasks.get(own) ?? 0) + 1);
   session.tasks.set(`${backend.name} ${task.taskId}`, own);
-  backend.followTask(session, task.taskId);
+  backend.followTask(session, task.taskId, true);
   return true;
+}
+
+function unfollowTask({ tokens, session, server }: Request, { tasks }: Hub, own: string): void {
+  const left = (tasks.get(own) ?? 1) - 1;
+  if (left > 0) return void tasks.set(own, left);
+  tasks.delete(own);
+  const task = tokens.openTask(session, own);
+  if (!task) return;
+  session.tasks.delete(`${task.backend} ${task.taskId}`);
+  server.backends.get(task.backend)?.followTask(session, task.taskId, false);
 }
 
 function wants(filter: Filter, { json, method, params }: Message): boolean {
   const text = (key: string): unknown => {
     const span = params && member(json, params.start, key);
-    return span && JSON.parse(json.toString("utf8", span.start, span.end));
+    return span && parseValue(json, span);
   };
   switch (method) {
     case "notifications/tools/list_changed":
@@ -203,30 +248,11 @@ function wants(filter: Filter, { json, method, params }: Message): boolean {
       return filter.promptsListChanged ?? false;
     case "notifications/resources/list_changed":
       return filter.resourcesListChanged ?? false;
-    case "notifications/resources/updated":
-      return wantsUri(filter.resourceSubscriptions ?? [], text("uri"));
+    case resourceUpdated:
+      return filter.resourceSubscriptions?.some((whole) => concernsResource(whole, `${text("uri")}`)) ?? false;
     case "notifications/tasks":
       return filter.taskIds?.includes(text("taskId") as string) ?? false;
     default:
       return false;
   }
-}
-
-/** What is updated may be a part of what was asked for (MCP 2026-07-28, resources, subscriptions). */
-function wantsUri(wanted: readonly string[], uri: unknown): boolean {
-  return (
-    typeof uri === "string" && wanted.some((whole) => uri === whole || uri.startsWith(whole.endsWith("/") ? whole : `${whole}/`))
-  );
-}
-
-/** A notification under the id of the request that it is for. */
-function tagged(message: Buffer, id: string): Buffer {
-  const { params } = readMessage(message);
-  const tag = { [metaKeys.subscriptionId]: id };
-  if (!params) return withMembers(message, { params: `{"_meta":{"${metaKeys.subscriptionId}":${id}}}` });
-  const before = message.subarray(params.start, params.end);
-  const meta = member(before, 0, "_meta");
-  const isObject = meta !== undefined && before[meta.start] === 0x7b;
-  const after = withMembers(isObject ? before.subarray(meta.start, meta.end) : Buffer.from("{}"), tag);
-  return splice(message, [{ ...params, text: withMembers(before, { _meta: after }) }]);
 }

@@ -26,6 +26,7 @@ export function createResponseStream(): AnswerStream {
     write: (message) => send(toEvent(message, "")),
     end: () => void carrier?.end(),
     attach(response) {
+      if (response.destroyed) return;
       carrier = response;
       response.writeHead(200, eventStreamHeaders).flushHeaders();
       cutWhenStalled(response);

@@ -46,6 +46,7 @@ export interface StatelessExchange extends StatelessOptions {
 }
 
 const joinMs = 2_000;
+const preferenceMs = 50;
 const noLongerThere = "the requestState is of no call that waits for input; call again without it";
 
 /** Serves one request; never rejects. */
@@ -68,6 +69,7 @@ export async function serveStateless(
     return refuse(response, 503, "too many callers", { id, code: errorCodes.internal, headers: { "retry-after": "1" } });
   const { session } = caller;
   if (caller.isNew) await join(server, session);
+  if (response.destroyed) return; // whoever asked is gone, and nothing has run
   const offer = offersNeeded.get(name);
   const view = server.viewOf(session);
   if (offer !== undefined && !view.offers.has(offer)) return notFound(`no server here offers ${offer}`);
@@ -103,7 +105,14 @@ async function answer(
   method: (call: Call) => Buffer | Promise<Buffer>,
 ): Promise<void> {
   const { id, session, limit, server } = call;
-  const answering = createAnswer(response, { openStream: createResponseStream, prefersStream, silentMs, statusOf });
+  // Some errors have a status of their own, which a stream that was opened at once could not have.
+  const silence = prefersStream ? Math.min(silentMs, preferenceMs) : silentMs;
+  const answering = createAnswer(response, {
+    openStream: createResponseStream,
+    prefersStream: false,
+    silentMs: silence,
+    statusOf,
+  });
   // Ids of requests are unique for whoever made them, and many make them here.
   const key = Symbol(id);
   session.calls.set(key, limit);
@@ -153,7 +162,7 @@ async function isElsewhere(
   if (instance === own) return false;
   const gone = () => respondInvalid({ response, ...exchange }, id, noLongerThere);
   if (owner === address || owners.isForwarded(request)) gone();
-  else await owners.forward(owner, request, response, body, gone);
+  else await owners.forward(owner, request, response, body, { id, onLost: gone });
   return true;
 }
 
@@ -163,9 +172,11 @@ function respondInvalid({ response }: Pick<StatelessExchange, "response">, id: s
 
 /** The request as it may go on: what its client can do, as far as it can be done through us. */
 function carried({ message }: ReadMessage, { capabilities }: Envelope): Call["message"] {
-  const { extensions } = capabilities as { extensions?: Readonly<Record<string, unknown>> };
-  if (extensions === undefined || Object.keys(extensions).every((name) => name === tasksExtension)) return message;
-  const kept = Object.hasOwn(extensions, tasksExtension) ? { [tasksExtension]: extensions[tasksExtension] } : {};
+  const { extensions } = capabilities;
+  if (extensions === undefined) return message;
+  const named = Object.entries(typeof extensions === "object" && extensions !== null ? extensions : {});
+  const kept = Object.fromEntries(named.filter(([name]) => name === tasksExtension));
+  if (named.length > 0 && named.every(([name]) => name === tasksExtension)) return message;
   return withEnvelope(message, { [metaKeys.clientCapabilities]: JSON.stringify({ ...capabilities, extensions: kept }) });
 }
 

@@ -1,7 +1,7 @@
 // The envelope of a request in the stateless era: what a session agrees on once, every request says in `params._meta`.
 // Source: MCP 2026-07-28, base protocol, request metadata.
 import { type Message, readMessage } from "./json-rpc.ts";
-import { type Edit, member, type Span, splice, withMembers, withoutMembers } from "./scan.ts";
+import { type Edit, isEmpty, member, type Span, splice, withMembers, withoutMembers } from "./scan.ts";
 import { metaKeys } from "./stateless.ts";
 
 /** Members of `_meta` with their values as JSON text. */
@@ -22,6 +22,12 @@ export function withEnvelope(message: Message, envelope: EnvelopeMembers): Messa
   return readMessage(withMembers(json, { params: `{"_meta":${text}}` }));
 }
 
+/** Whether a request says which revision it is of: those of clients without sessions do, ours and those of sessions don't. */
+export function hasEnvelope({ json, params }: Message): boolean {
+  const meta = params && member(json, params.start, "_meta");
+  return meta !== undefined && json[meta.start] === 0x7b && member(json, meta.start, metaKeys.protocolVersion) !== undefined;
+}
+
 /** The request as a server of the session era gets it: without envelope, and without what belongs to rounds of input. */
 export function withoutEnvelope(message: Message): Message {
   const { json, params } = message;
@@ -30,11 +36,11 @@ export function withoutEnvelope(message: Message): Message {
   const plainMeta = meta && withoutMembers(json.subarray(meta.start, meta.end), envelopeKeys);
   const withMeta = meta && plainMeta ? splice(json, [{ ...meta, text: plainMeta }]) : json;
   const end = params.end + withMeta.length - json.length;
-  const isEmpty = plainMeta !== undefined && /^\{\s*\}$/.test(plainMeta.toString("latin1", 0, 16));
+  const hasNone = plainMeta !== undefined && isEmpty(plainMeta);
   const plain = withoutMembers(withMeta.subarray(params.start, end), [
     "inputResponses",
     "requestState",
-    ...(isEmpty ? ["_meta"] : []),
+    ...(hasNone ? ["_meta"] : []),
   ]);
   return readMessage(splice(withMeta, [{ start: params.start, end, text: plain }]));
 }

@@ -121,6 +121,20 @@ export function readString(json: Buffer, { start, end }: Span): string {
   }
 }
 
+/** Whether an object has no members; throws JsonTextError when it is none. */
+export function isEmpty(json: Buffer): boolean {
+  return members(json).length === 0;
+}
+
+/** A parsed value; undefined when the text is none: the scanner lets pass what no parser reads. */
+export function parseValue(json: Buffer, { start, end }: Span): unknown {
+  try {
+    return JSON.parse(json.toString("utf8", start, end));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether only white space follows `end`. */
 export function isAtEnd(json: Buffer, end: number): boolean {
   return skipSpace(json, end) === json.length;

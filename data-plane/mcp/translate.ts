@@ -1,7 +1,7 @@
 // Answers of one era as clients of the other can read them. Everything that need not change keeps its bytes.
 // Source: MCP 2026-07-28, results, caching and errors; MCP 2025-11-25 for what stands there instead.
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage } from "./json-rpc.ts";
-import { elements, member, type Span, splice, withMembers, withoutMembers } from "./scan.ts";
+import { elements, isEmpty, member, parseValue, type Span, splice, withMembers, withoutMembers } from "./scan.ts";
 import { metaKeys, statelessErrors } from "./stateless.ts";
 
 /** Asks the client to visit a URL first (MCP 2025-11-25); its place in the stateless era is an `input_required` result. */
@@ -10,23 +10,34 @@ const urlElicitationRequired = -32042;
 /** What a result of the stateless era is: `complete`, `input_required`, or a word of an extension; undefined when it has none. */
 export function resultTypeOf({ json, result }: Message): string | undefined {
   if (!result || json[result.start] !== 0x7b) return undefined;
-  if (json.subarray(result.start, result.start + completeFirst.length).equals(completeFirst)) return "complete"; // nearly always
-  if (!json.includes('"resultType"')) return undefined;
+  // A letter can be spelled as \u0054, so only a text without any is what it seems.
+  const isPlain = !json.includes("\\u");
+  const first = isPlain && startsWith(json, result.start, completeFirst) ? result.start + 1 : -1; // nearly always
+  const again = json.indexOf('"resultType"', first + 1);
+  if (isPlain && again < 0) return first < 0 ? undefined : "complete";
   const span = member(json, result.start, "resultType");
-  const value: unknown = span && JSON.parse(json.toString("utf8", span.start, span.end));
+  const value = span && parseValue(json, span);
   return typeof value === "string" ? value : undefined;
 }
 
 const completeFirst = Buffer.from('{"resultType":"complete"');
 
+function startsWith(json: Buffer, start: number, text: Buffer): boolean {
+  return json.subarray(start, start + text.length).equals(text);
+}
+
 /** An answer from a server of the session era to `method`, for a client of the stateless era. */
 export function toStateless(method: string, answer: Message, params: Readonly<Record<string, unknown>>): Message {
   const { json, result, error } = answer;
   if (result) return readMessage(splice(json, [{ ...result, text: completed(method, json.subarray(result.start, result.end)) }]));
-  if (!error || method !== "resources/read") return answer;
-  const { code, message } = errorOf(answer);
+  return error ? withoutSessionErrors(method, answer, params) : answer;
+}
+
+/** An error answer in the words of the stateless era, which has no code of its own for resources that don't exist. */
+export function withoutSessionErrors(method: string, answer: Message, params: Readonly<Record<string, unknown>>): Message {
+  const { code, message, data } = errorOf(answer);
   if (code !== errorCodes.resourceNotFound) return answer;
-  return failure(answer, errorCodes.invalidParams, message, { uri: params.uri });
+  return failure(answer, errorCodes.invalidParams, message, method === "resources/read" ? { uri: params.uri } : data);
 }
 
 /** An error answer that says that no such resource exists, when a server of the session era said so by reading nothing. */
@@ -76,15 +87,36 @@ export function isOfTheHop(code: unknown): boolean {
 }
 
 /** The URLs that a client is to visit before it calls again; undefined when the answer asks for none. */
-export function urlElicitationsOf(answer: Message): readonly { readonly message: string; readonly url: string }[] | undefined {
+function urlElicitationsOf(answer: Message): readonly { readonly message: string; readonly url: string }[] | undefined {
   if (!answer.error || !answer.json.includes(String(urlElicitationRequired))) return undefined;
   const { code, data } = errorOf(answer);
   const { elicitations } = Object(data) as { elicitations?: unknown };
-  if (code !== urlElicitationRequired || !Array.isArray(elicitations)) return undefined;
-  return elicitations.flatMap((one: unknown) => {
+  if (code !== urlElicitationRequired) return undefined;
+  return (Array.isArray(elicitations) ? elicitations : []).flatMap((one: unknown) => {
     const { message, url } = Object(one) as { message?: unknown; url?: unknown };
     return typeof url === "string" ? [{ message: typeof message === "string" ? message : "", url }] : [];
   });
+}
+
+/**
+ * "Visit this URL first" in the words of the stateless era: the caller visits it and calls again. A caller that can't is told
+ * what it lacks. Any other answer comes back as it is.
+ */
+export function withUrlRequests(answer: Message, capabilities: Readonly<Record<string, unknown>>): Message {
+  const elicitations = urlElicitationsOf(answer);
+  if (!elicitations) return answer;
+  if (elicitations.length === 0) return failure(answer, errorCodes.internal, "it wants a URL visited first, and names none");
+  const { elicitation } = capabilities as { elicitation?: { url?: unknown } };
+  if (!elicitation?.url)
+    return failure(answer, statelessErrors.missingCapability, "a URL has to be visited first", {
+      requiredCapabilities: { elicitation: { url: {} } },
+    });
+  const requests = elicitations.map((params, i) => [
+    `url${i + 1}`,
+    { method: "elicitation/create", params: { mode: "url", ...params } },
+  ]);
+  const result = JSON.stringify({ resultType: "input_required", inputRequests: Object.fromEntries(requests) });
+  return readMessage(Buffer.from(`{"jsonrpc":"2.0","id":${answer.id},"result":${result}}`));
 }
 
 /** The parts of an error answer. */
@@ -116,10 +148,11 @@ function hasUri(data: unknown): boolean {
 }
 
 function withoutServerInfo(result: Buffer): Buffer {
-  if (!result.includes(metaKeys.serverInfo)) return result;
   const meta = member(result, 0, "_meta");
   if (!meta || result[meta.start] !== 0x7b) return result;
-  const plain = withoutMembers(result.subarray(meta.start, meta.end), [metaKeys.serverInfo]);
-  if (/^\{\s*\}$/.test(plain.toString("latin1", 0, 16))) return withoutMembers(result, ["_meta"]);
+  const before = result.subarray(meta.start, meta.end);
+  const plain = withoutMembers(before, [metaKeys.serverInfo]);
+  if (plain === before) return result;
+  if (isEmpty(plain)) return withoutMembers(result, ["_meta"]);
   return splice(result, [{ ...meta, text: plain }]);
 }

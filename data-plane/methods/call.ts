@@ -73,5 +73,6 @@ const wording: Readonly<Record<BackendError["code"], string>> = {
   bad_answer: "gave no usable answer",
   refused: "refused the request",
   unauthorized: "refused our credential",
+  unanswered: "asked something that nobody answered",
   shed: "is not called at the moment",
 };

@@ -6,9 +6,9 @@ import { BackendError } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { progressTokenOf } from "../mcp/envelope.ts";
 import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
-import { member, members, type Span, splice, withMembers } from "../mcp/scan.ts";
+import { member, members, parseValue, type Span, splice, withMembers } from "../mcp/scan.ts";
 import { logLevels, statelessErrors } from "../mcp/stateless.ts";
-import { errorOf, failure, isOfTheHop, resultTypeOf } from "../mcp/translate.ts";
+import { errorOf, failure, isOfTheHop, resultTypeOf, withoutSessionErrors, withUrlRequests } from "../mcp/translate.ts";
 import type { Turn, Work } from "../relay/parked-calls.ts";
 import type { CallState } from "../session/caller-tokens.ts";
 import { type Call, invalidParams, type StatelessCall } from "./call.ts";
@@ -65,7 +65,7 @@ function answerOf(call: Call, stateless: StatelessCall, backend: Backend, turn: 
 
 /** A backend's own answer; one that needs input gets our state for its. */
 function relayed(call: Call, { envelope }: StatelessCall, backend: Backend, answer: Message): Message {
-  if (answer.error) return asOurError(answer, envelope.capabilities);
+  if (answer.error) return asOurError(call, answer, envelope.capabilities);
   const type = resultTypeOf(answer);
   if (type === undefined) return completed(answer);
   if (type !== "input_required") return answer;
@@ -91,9 +91,13 @@ function seal(call: Call, state: CallState): string {
 }
 
 /** Errors of the hop to the backend are ours, and no business of the caller's, unless the caller lacks what is asked for. */
-function asOurError(answer: Message, declared: Readonly<Record<string, unknown>>): Message {
+function asOurError(
+  { message: { method }, params }: Call,
+  answer: Message,
+  declared: Readonly<Record<string, unknown>>,
+): Message {
   const { code, message, data } = errorOf(answer);
-  if (!isOfTheHop(code)) return answer;
+  if (!isOfTheHop(code)) return withUrlRequests(withoutSessionErrors(method as string, answer, params), declared);
   const { requiredCapabilities } = Object(data) as { requiredCapabilities?: unknown };
   if (code === statelessErrors.missingCapability && lacks(declared, requiredCapabilities)) return answer;
   return failure(answer, -32603, `the backend refused how it was asked: ${message}`);
@@ -144,7 +148,7 @@ function pass(call: Call, { envelope }: StatelessCall, said: Message): Promise<v
 function isWanted(said: Message, least: string | undefined): boolean {
   if (least === undefined) return false;
   const level = said.params && member(said.json, said.params.start, "level");
-  const name: unknown = level && JSON.parse(said.json.toString("utf8", level.start, level.end));
+  const name = level && parseValue(said.json, level);
   return severity(name) >= severity(least);
 }
 

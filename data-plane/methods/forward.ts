@@ -1,10 +1,10 @@
 // Sends a call to the backend that owns it, and gives that backend's answer.
 import type { Route } from "../aggregation/view.ts";
 import type { Backend, CallOptions } from "../backends/backend.ts";
-import { BackendError } from "../backends/errors.ts";
+import { BackendError, nobodyAnswered } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
-import { type Edit, member, splice } from "../mcp/scan.ts";
+import { type Edit, JsonTextError, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 import { forwardStateless } from "./forward-stateless.ts";
 
@@ -28,6 +28,10 @@ export async function forward(
     return await backend.call(call.session, message, { ...options, onMessage: hearing(call, backend, options.timeoutMs) });
   } catch (error) {
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));
+    if (error instanceof JsonTextError || error instanceof SyntaxError)
+      return readMessage(
+        backendFailure(call, route.backend, new BackendError("bad_answer", "unknown", "its answer can't be read")),
+      );
     throw error;
   }
 }
@@ -35,12 +39,12 @@ export async function forward(
 /** Passes on what the backend says during the call. While a person is asked the deadline is a person's, within reason. */
 function hearing(call: Call, backend: Backend, timeoutMs: number): Hear {
   const endMs = performance.now() + callMsMax;
-  const arm = (ms: number): void => call.limit.arm(Math.min(ms, Math.max(0, endMs - performance.now())));
+  const arm = (ms: number, reason?: Error): void => call.limit.arm(Math.min(ms, Math.max(0, endMs - performance.now())), reason);
   let asked = 0;
-  let unanswered = 0;
+  let open = 0;
 
   function onAnswer(): void {
-    if (--unanswered === 0) arm(timeoutMs);
+    if (--open === 0) arm(timeoutMs);
   }
 
   return (said) => {
@@ -52,8 +56,8 @@ function hearing(call: Call, backend: Backend, timeoutMs: number): Hear {
       backend.tell(call.session, errorResponse(said.id, tooMany)).catch(() => undefined);
     } else if (call.relay.toClient(call.session, backend, said, send, onAnswer)) {
       asked++;
-      unanswered++;
-      arm(personMs);
+      open++;
+      arm(personMs, nobodyAnswered());
     }
     return taken;
   };

@@ -68,7 +68,8 @@ test("prompts and resources hand URIs out too", async () => {
 
 test("a URI that was handed out can be subscribed to", async () => {
   await using backend = await startBackend({ tools: [plainTool("link")], calls: { link: linking("x:1") }, ...everyUri("") });
-  await using calls = await directCalls({ a: backend.url });
+  await using other = await startBackend();
+  await using calls = await directCalls({ a: backend.url, b: other.url });
   assert.match(await ask(calls, "resources/subscribe", { uri: "x:1" }), /-32002/);
   await ask(calls, "tools/call", { name: "link" });
   assert.match(await ask(calls, "resources/subscribe", { uri: "x:1" }), /"result":\{\}/);

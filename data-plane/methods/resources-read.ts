@@ -1,9 +1,10 @@
-// `resources/read`: from the backend that owns the URI, by exact match, else by the closest template, else
-// from the backend that gave the client this URI last.
+// `resources/read`: from the backend that owns the URI, by exact match, else by the closest template, else from the backend that
+// gave the client this URI last, else from the only one that has resources.
 import type { Route } from "../aggregation/view.ts";
 import type { Message } from "../mcp/json-rpc.ts";
 import { type Edit, elements, member, splice } from "../mcp/scan.ts";
 import { noteUris } from "../session/handed-out.ts";
+import type { VirtualServer } from "../virtual-server.ts";
 import { type Call, invalidParams, type Method, noSuchResource } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
 
@@ -21,8 +22,14 @@ export const readResource: Method = async (call) => {
 export function routeOfUri({ view, session, server }: Call, uri: string): Route | undefined {
   const listed = view.resources.get(uri) ?? view.templateIndex.match(uri);
   if (listed) return listed;
-  const backend = session.handedOut.ownerOf(uri);
+  // What was handed out on another replica is not known here; where just one backend has resources, it is the one to ask.
+  const backend = session.handedOut.ownerOf(uri) ?? onlyOwner(server);
   return backend !== undefined && server.backends.has(backend) ? { backend, original: uri } : undefined;
+}
+
+function onlyOwner({ backends }: VirtualServer): string | undefined {
+  const owners = [...backends.values()].filter(({ catalog }) => !catalog || catalog.facts.capabilities.resources !== undefined);
+  return owners.length === 1 ? owners[0]?.name : undefined;
 }
 
 /** The contents of an aliased resource speak of it by its alias, so that the client finds what it asked for. */

@@ -164,12 +164,8 @@ async function follow(options: Following): Promise<Message> {
 
   /** The client knows of no task that it could cancel, so we do. */
   function cancel(): void {
-    let hasEnded = false;
-    session.onEnd(() => {
-      hasEnded = true;
-    });
     // A session of its own with the backend ends too, and another one would not know the task.
-    if (hasEnded && !backend.isShared) return;
+    if (session.hasEnded && !backend.isShared) return;
     const message = taskRequest("tasks/cancel", task.id);
     backend.call(session, message, { timeoutMs: cancelMs, limit: createLimit() }).catch(() => undefined);
   }

@@ -3,7 +3,7 @@
 import type { Route } from "../aggregation/view.ts";
 import { BackendError } from "../backends/errors.ts";
 import { errorResponse, type Message } from "../mcp/json-rpc.ts";
-import { member, splice } from "../mcp/scan.ts";
+import { member, parseValue, splice } from "../mcp/scan.ts";
 import { statelessErrors, tasksExtension } from "../mcp/stateless.ts";
 import { resultTypeOf } from "../mcp/translate.ts";
 import { backendFailure, type Call, invalidParams, type Method } from "./call.ts";
@@ -11,8 +11,8 @@ import { forward } from "./forward.ts";
 
 /** Whether the caller of a request knows what a task is. */
 export function declaresTasks({ stateless }: Pick<Call, "stateless">): boolean {
-  const { extensions } = (stateless?.envelope.capabilities ?? {}) as { extensions?: object };
-  return Object.hasOwn(extensions ?? {}, tasksExtension);
+  const { extensions } = stateless?.envelope.capabilities ?? {};
+  return typeof extensions === "object" && extensions !== null && Object.hasOwn(extensions, tasksExtension);
 }
 
 /** The answer to a call: when it is a task, under an id of the caller's own. */
@@ -20,7 +20,7 @@ export function withOwnTaskId(call: Call, { backend }: Route, answer: Message): 
   if (resultTypeOf(answer) !== "task") return answer.json;
   const { json, result } = answer;
   const span = result && member(json, result.start, "taskId");
-  const taskId: unknown = span && JSON.parse(json.toString("utf8", span.start, span.end));
+  const taskId = span && parseValue(json, span);
   const own =
     typeof taskId === "string" && declaresTasks(call) ? call.tokens.sealTask(call.session, { backend, taskId }) : undefined;
   if (span && own !== undefined) return splice(json, [{ ...span, text: JSON.stringify(own) }]);
@@ -52,6 +52,6 @@ export const aboutTask: Method = async (call) => {
 /** What the backend says of the task, under the caller's id for it. */
 function withTaskId({ json, result }: Message, original: string, own: string): Buffer {
   const span = result && json[result.start] === 0x7b ? member(json, result.start, "taskId") : undefined;
-  const isSame = span && JSON.parse(json.toString("utf8", span.start, span.end)) === original;
+  const isSame = span && parseValue(json, span) === original;
   return span && isSame ? splice(json, [{ ...span, text: JSON.stringify(own) }]) : json;
 }

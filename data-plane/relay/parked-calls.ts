@@ -1,17 +1,20 @@
 // Calls of callers without sessions, to backends that ask in the middle of a call. The caller gets the questions as its answer,
 // and calls again with what it knows; meanwhile the backend waits, and the call is parked here.
 //
+// Longer than most files here, because all of it is what one job goes through.
+//
 // What a caller holds of a parked call is a sealed state that names it, its round, and the replica that has it.
 import { randomBytes } from "node:crypto";
 import type { Log } from "../../common/log.ts";
 import type { Backend } from "../backends/backend.ts";
-import { reasonOf } from "../backends/errors.ts";
+import { nobodyAnswered, reasonOf } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import type { Limit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
-import { member, splice, withoutMembers } from "../mcp/scan.ts";
+import { member, splice } from "../mcp/scan.ts";
 import type { Session } from "../session/session.ts";
 import { refusalOf } from "./client-abilities.ts";
+import { type Question, questionOf, withdrawal } from "./questions.ts";
 
 export interface ParkedCalls {
   /** Runs a call until it is answered or needs input; throws what `run` throws. */
@@ -49,14 +52,6 @@ export type Turn =
   /** The text of `inputRequests`, and what names the parked call. */
   | { readonly inputRequests: string; readonly job: string; readonly round: number };
 
-interface Question {
-  /** The backend's id, raw. */
-  readonly id: string;
-  readonly method: string;
-  /** As an entry of `inputRequests`. */
-  readonly text: string;
-}
-
 interface Job {
   /** Empty until it is parked. */
   name: string;
@@ -65,12 +60,14 @@ interface Job {
   readonly questions: Map<string, Question>;
   round: number;
   asked: number;
+  questionBytes: number;
   notify: Work["notify"] | undefined;
   /** Raw text; undefined in the first round, when the backend's own is right. */
   progressToken: string | undefined;
   waiter: PromiseWithResolvers<Turn> | undefined;
   outcome: { readonly answer: Message } | { readonly error: unknown } | undefined;
   flush: NodeJS.Timeout | undefined;
+  expiry: NodeJS.Timeout | undefined;
 }
 
 export interface ParkedCallsOptions {
@@ -79,18 +76,25 @@ export interface ParkedCallsOptions {
   readonly personMs?: number;
   /** Calls parked at a time. Default 1,000. */
   readonly jobsMax?: number;
-  /** Those of one caller. Default 100. */
+  /** Those of one caller, whatever it says it can do. Default 64. */
   readonly callerJobsMax?: number;
+  /** Those that one backend waits for. Default 128, half of the calls that it may have in flight. */
+  readonly backendJobsMax?: number;
 }
 
 const gatherMs = 5; // questions that come together are asked together
 const questionsMax = 100;
+// What one call's questions may weigh together. They are kept until they are answered.
+const questionBytesMax = 256 * 1024;
+// An answer that came while nobody waited for it.
+const outcomeMs = 60_000;
 
 /** None parked at first. */
 export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
-  const { log, personMs = 10 * 60_000, jobsMax = 1_000, callerJobsMax = 100 } = options;
+  const { log, personMs = 10 * 60_000, jobsMax = 1_000, callerJobsMax = 64, backendJobsMax = 128 } = options;
   const jobs = new Map<string, Job>();
-  const counts = new WeakMap<Session, number>();
+  const ofCaller = createCounts();
+  const ofBackend = createCounts();
 
   function start(work: Work): Promise<Turn> {
     const waiter = Promise.withResolvers<Turn>();
@@ -101,11 +105,13 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
       questions: new Map(),
       round: 0,
       asked: 0,
+      questionBytes: 0,
       notify: work.notify,
       progressToken: undefined,
       waiter,
       outcome: undefined,
       flush: undefined,
+      expiry: undefined,
     };
     work
       .run((said) => hear(job, said))
@@ -122,7 +128,9 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
     if ("error" in outcome) for (const question of job.questions.values()) answer(job, withdrawal(question));
     job.questions.clear();
     if (job.waiter) deliver(job);
-    else if ("error" in outcome) drop(job); // its time was over, or its caller's
+    else if ("error" in outcome)
+      drop(job); // its time was over, or its caller's
+    else job.expiry = setTimeout(() => drop(job), outcomeMs).unref();
   }
 
   function deliver(job: Job): void {
@@ -136,30 +144,41 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
   function hear(job: Job, said: Message): Promise<void> | undefined {
     if (said.id !== undefined && said.method !== undefined) return void ask(job, said);
     if (said.method === "notifications/cancelled") return void withdraw(job, said);
-    const heard = job.round > 0 && said.method === "notifications/progress" ? withToken(said, job.progressToken) : said;
-    return heard && job.notify?.(heard);
+    const own = job.round > 0 && said.method === "notifications/progress" ? withToken(said, job.progressToken) : said;
+    return own && job.notify?.(own);
   }
 
   function ask(job: Job, said: Message): void {
-    const question = { id: said.id as string, method: said.method as string, text: entryOf(said) };
-    const refusal = refusalOf(job.work.session, question.method, parsed(said)) ?? bound(job);
+    const question = questionOf(said);
+    const refusal = refusalOf(job.work.session, question.method, parsed(said)) ?? bound(job, question);
     if (refusal) return answer(job, errorResponse(question.id, refusal));
+    if (job.name === "") park(job);
     job.questions.set(`input-${++job.asked}`, question);
-    job.work.limit.arm(personMs);
+    job.questionBytes += question.text.length;
+    job.work.limit.arm(personMs, nobodyAnswered());
     flushSoon(job);
   }
 
-  function bound(job: Job): { code: number; message: string } | undefined {
+  function bound(job: Job, { text }: Question): { code: number; message: string } | undefined {
+    if (job.questionBytes + text.length > questionBytesMax)
+      return { code: errorCodes.internal, message: `the questions of a call have at most ${questionBytesMax} bytes` };
     if (job.asked >= questionsMax) return { code: errorCodes.internal, message: `a call asks at most ${questionsMax} questions` };
-    const isFull = jobs.size >= jobsMax || (counts.get(job.work.session) ?? 0) >= callerJobsMax;
+    const { session, backend } = job.work;
+    const isFull =
+      jobs.size >= jobsMax || ofCaller.of(callerOf(session)) >= callerJobsMax || ofBackend.of(backend.name) >= backendJobsMax;
     return isFull && job.name === "" ? { code: errorCodes.internal, message: "too many calls wait for input" } : undefined;
   }
 
   /** The backend no longer wants to know. */
-  function withdraw({ questions }: Job, said: Message): void {
+  function withdraw(job: Job, said: Message): void {
+    const { questions, work } = job;
     const span = said.params && member(said.json, said.params.start, "requestId");
     const id = span && said.json.toString("utf8", span.start, span.end);
-    for (const [key, question] of questions) if (question.id === id) questions.delete(key);
+    const [key, question] = questions.entries().find(([, one]) => one.id === id) ?? [];
+    if (key === undefined || !question) return;
+    questions.delete(key);
+    job.questionBytes -= question.text.length;
+    if (questions.size === 0) work.limit.arm(work.timeoutMs);
   }
 
   function flushSoon(job: Job): void {
@@ -172,26 +191,34 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
   function flush(job: Job): void {
     const { waiter, questions } = job;
     if (!waiter || questions.size === 0) return;
-    const parked = jobs.get(job.name) ?? park(job);
-    parked.round++;
-    parked.waiter = undefined;
-    parked.notify = undefined;
+    job.round++;
+    job.waiter = undefined;
+    job.notify = undefined;
     const entries = [...questions].map(([key, { text }]) => `${JSON.stringify(key)}:${text}`);
-    waiter.resolve({ inputRequests: `{${entries.join(",")}}`, job: parked.name, round: parked.round });
+    waiter.resolve({ inputRequests: `{${entries.join(",")}}`, job: job.name, round: job.round });
   }
 
-  function park(job: Job): Job {
-    const { session, limit } = job.work;
+  /** Gives it a place among those that wait. */
+  function park(job: Job): void {
+    const { session, backend, limit } = job.work;
     job.name = randomBytes(12).toString("base64url");
     jobs.set(job.name, job);
-    counts.set(session, (counts.get(session) ?? 0) + 1);
-    session.calls.set(job.key, limit); // what waits is in use
-    return job;
+    ofCaller.add(callerOf(session), 1);
+    ofBackend.add(backend.name, 1);
+    // What waits is in use, and ends with its session.
+    session.calls.set(job.key, {
+      abort(reason) {
+        limit.abort(reason);
+        if (job.outcome) drop(job);
+      },
+    });
   }
 
-  function drop({ name, key, work: { session } }: Job): void {
+  function drop({ name, key, expiry, work: { session, backend } }: Job): void {
+    clearTimeout(expiry);
     if (!jobs.delete(name)) return;
-    counts.set(session, (counts.get(session) ?? 1) - 1);
+    ofCaller.add(callerOf(session), -1);
+    ofBackend.add(backend.name, -1);
     session.calls.delete(key);
   }
 
@@ -205,11 +232,13 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
       return waiter.promise;
     }
     const leave = (): void => job.work.limit.abort(signal.reason as Error);
-    signal.addEventListener("abort", leave, { once: true });
+    if (signal.aborted) leave();
+    else signal.addEventListener("abort", leave, { once: true });
     for (const [key, question] of job.questions) {
       const response = responses.get(key);
       if (response === undefined) continue;
       job.questions.delete(key);
+      job.questionBytes -= question.text.length;
       answer(job, resultResponse(question.id, response));
     }
     if (job.questions.size > 0) flushSoon(job);
@@ -232,30 +261,27 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
   };
 }
 
-/** What a backend is told when nobody will answer. */
-function withdrawal({ id, method }: Question): Buffer {
-  if (method === "elicitation/create") return resultResponse(id, '{"action":"cancel"}');
-  const code = method === "sampling/createMessage" ? -1 : errorCodes.internal;
-  return errorResponse(id, { code, message: "nobody answered in time" });
+interface Counts {
+  of(key: string): number;
+  add(key: string, difference: number): void;
 }
 
-/** A question as an entry of `inputRequests`. Ids and tokens of the backend's session mean nothing to the caller. */
-function entryOf({ json, method, params }: Message): string {
-  const head = `{"method":${JSON.stringify(method)}`;
-  if (!params) return `${head}}`;
-  const plain = withoutMembers(json.subarray(params.start, params.end), ["elicitationId"]);
-  return `${head},"params":${withoutTokens(plain)}}`;
+/** Keeps what is not zero. */
+function createCounts(): Counts {
+  const counts = new Map<string, number>();
+  const of = (key: string): number => counts.get(key) ?? 0;
+  return {
+    of,
+    add(key, difference) {
+      const count = of(key) + difference;
+      if (count === 0) counts.delete(key);
+      else counts.set(key, count);
+    },
+  };
 }
 
-const sessionMeta = ["progressToken", "io.modelcontextprotocol/related-task"];
-
-function withoutTokens(params: Buffer): Buffer {
-  const meta = member(params, 0, "_meta");
-  if (!meta || params[meta.start] !== 0x7b) return params;
-  const plain = withoutMembers(params.subarray(meta.start, meta.end), sessionMeta);
-  return /^\{\s*\}$/.test(plain.toString("latin1", 0, 16))
-    ? withoutMembers(params, ["_meta"])
-    : splice(params, [{ ...meta, text: plain }]);
+function callerOf({ virtualServer, identity: { issuer, subject } }: Session): string {
+  return JSON.stringify([virtualServer, issuer, subject]);
 }
 
 /** Progress under the token of the request that waits now; undefined when it wants none. */

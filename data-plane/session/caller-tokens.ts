@@ -2,7 +2,7 @@
 // worth something only to the caller who got it, on the virtual server that gave it, whichever replica it comes back to.
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
-import { createSealer, deriveKey } from "../mcp/seal.ts";
+import { createSealer, deriveKey, payloadBytesMax } from "../mcp/seal.ts";
 
 /** Whom a token is bound to. */
 export interface Caller {
@@ -41,7 +41,6 @@ export interface CallerTokens {
 }
 
 const stateBytesMax = 192 * 1024;
-const taskIdLengthMax = 2_000;
 const stateMs = 60 * 60_000;
 
 /** `secret`: the same on every replica. */
@@ -75,8 +74,8 @@ export function createCallerTokens(secret: Buffer): CallerTokens {
       return untilMs > Date.now() ? state : undefined;
     },
     sealTask(caller, { backend, taskId }) {
-      if (taskId.length > taskIdLengthMax) return undefined;
-      return tasks.seal(Buffer.from(JSON.stringify([backend, taskId])), bound(caller));
+      const payload = Buffer.from(JSON.stringify([backend, taskId]));
+      return payload.length <= payloadBytesMax ? tasks.seal(payload, bound(caller)) : undefined;
     },
     openTask(caller, token) {
       const payload = tasks.open(token, bound(caller));
@@ -104,6 +103,7 @@ function digestOf({ method, params }: BoundCall): string {
 
 // Arrays and objects begin with different words, so that none of one kind looks like one of the other.
 function inOrder(value: unknown): unknown {
+  if (typeof value === "number" && !Number.isFinite(value)) return ["number", String(value)]; // else null
   if (Array.isArray(value)) return ["array", ...value.map(inOrder)];
   if (typeof value !== "object" || value === null) return value;
   const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));

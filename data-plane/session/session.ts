@@ -34,8 +34,9 @@ export interface Session {
   usedAtMs: number;
   /** Calls in flight, by the raw text of their id, or by a symbol; a session with any is not reaped. */
   readonly calls: Map<string | symbol, { abort(reason: Error): void }>;
-  /** Runs once when the session ends, whyever; at once when it has ended. */
-  onEnd(close: () => void): void;
+  readonly hasEnded: boolean;
+  /** Runs once when the session ends, whyever; at once when it has ended. Gives what takes that back. */
+  onEnd(close: () => void): () => void;
 }
 
 /** A question of a backend, on its way. */

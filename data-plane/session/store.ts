@@ -23,7 +23,7 @@ export interface SessionStore extends AsyncDisposable {
 
 interface Entry {
   readonly session: Session;
-  readonly closers: (() => void)[];
+  readonly closers: Set<() => void>;
 }
 
 export interface SessionStoreOptions {
@@ -74,7 +74,7 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
         if (!idle) return undefined;
         end(idle.session);
       }
-      const closers: (() => void)[] = [];
+      const closers = new Set<() => void>();
       const session: Session = {
         ...facts,
         id: ids.mint(facts.virtualServer),
@@ -87,7 +87,14 @@ export function createSessionStore({ idleMs, sessionsMax, ids }: SessionStoreOpt
         questions: new Map(),
         usedAtMs: 0,
         calls: new Map(),
-        onEnd: (close) => (entries.has(session.id) ? closers.push(close) : close()),
+        get hasEnded() {
+          return !entries.has(session.id);
+        },
+        onEnd(close) {
+          if (session.hasEnded) close();
+          else closers.add(close);
+          return () => void closers.delete(close);
+        },
       };
       return use({ session, closers });
     },

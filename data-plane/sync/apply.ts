@@ -58,7 +58,11 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
     for (const server of runtime.virtualServers.values()) {
       server.refresh(); // catalogs may have come while the runtime was built
       for (const session of sessions.all()) {
-        if (session.virtualServer === server.name) for (const backend of server.backends.values()) void backend.join(session);
+        if (session.virtualServer !== server.name) continue;
+        for (const backend of server.backends.values()) {
+          void backend.join(session);
+          if (session.stream) void backend.follow(session); // one that took another's place knows no subscriptions yet
+        }
       }
       tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? (() => undefined));
     }
