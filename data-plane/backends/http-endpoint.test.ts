@@ -43,7 +43,7 @@ const sessionServer: Manners = {
 };
 
 /** A server whose manners may change, and an endpoint of ours for it. */
-async function setUp(t: TestContext, initial: Manners) {
+async function setUp(t: TestContext, initial: Manners, times: { sessionVerdictMs?: number } = {}) {
   let manners = initial;
   const received: string[] = [];
   const answer = (id: string | undefined, method: string, response: ServerResponse) => {
@@ -63,7 +63,7 @@ async function setUp(t: TestContext, initial: Manners) {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: async () => ({}), log });
+  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: async () => ({}), log, ...times });
   t.after(async () => {
     await endpoint.close();
     server.closeAllConnections();
@@ -225,6 +225,20 @@ for (const [what, manners] of [
     await Promise.all(legs.map(() => open(endpoint)));
     assert.equal(asked(), 1);
   });
+
+test("a server with sessions is asked again after a while, and what it learned meanwhile ends the sessions before", async (t) => {
+  const { endpoint, asked, become } = await setUp(t, sessionServer, { sessionVerdictMs: 30 });
+  const before = await open(endpoint);
+  await open(endpoint);
+  assert.equal(asked(), 1);
+  become(statelessServer);
+  const after = await eventually("it is asked again", async () => {
+    const leg = await open(endpoint);
+    return leg.facts.era === "stateless" && leg;
+  });
+  assert.match(before.closedBy ?? "", /another revision/);
+  assert.equal(after.closedBy, undefined);
+});
 
 test("legs that are opened together fail together, and those after them ask again", async (t) => {
   const { endpoint, asked, become } = await setUp(t, { "*": { status: 401 } });

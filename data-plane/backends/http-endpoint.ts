@@ -4,7 +4,7 @@ import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpTarget } from "./http-target.ts";
-import { type ClientFacts, gateway, type Leg } from "./leg.ts";
+import { type ClientFacts, gateway, type Leg, legWith } from "./leg.ts";
 import { withDeadline } from "./limit.ts";
 import { createStatelessHttp, type StatelessHttp } from "./stateless-http.ts";
 import { createStatelessLeg } from "./stateless-leg.ts";
@@ -101,9 +101,7 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
   /** The leg, over once the server was found to be of the other era. */
   function ofItsTime(leg: Leg): Leg {
     const born = turns;
-    return {
-      facts: leg.facts,
-      isShared: leg.isShared,
+    return legWith(leg, {
       get closedBy() {
         return leg.closedBy ?? (born === turns ? undefined : "the server speaks another revision now");
       },
@@ -115,10 +113,7 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
           throw error;
         }
       },
-      notify: leg.notify,
-      listen: leg.listen,
-      close: leg.close,
-    };
+    });
   }
 
   return {

@@ -53,6 +53,11 @@ export interface Leg {
   close(): Promise<void>;
 }
 
+/** The leg with some of it done another way. */
+export function legWith(leg: Leg, changes: Partial<Leg>): Leg {
+  return Object.create(leg, Object.getOwnPropertyDescriptors(changes)) as Leg;
+}
+
 /** Hears a message; the promise, if any, is how long the backend should not be read any further. */
 export type Hear = (message: Message) => Promise<void> | undefined;
 

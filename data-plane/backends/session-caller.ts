@@ -9,7 +9,7 @@ import { JsonTextError, member, members, parseValue, type Span, withMembers } fr
 import { metaKeys } from "../mcp/stateless.ts";
 import { errorOf, failure, resultTypeOf, toolFailure, toSession } from "../mcp/translate.ts";
 import { BackendError } from "./errors.ts";
-import type { ClientFacts, Leg, RequestOptions } from "./leg.ts";
+import { type ClientFacts, type Leg, legWith, type RequestOptions } from "./leg.ts";
 import { envelopeOf } from "./stateless-leg.ts";
 
 const askingRoundsMax = 10;
@@ -70,14 +70,7 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
     });
   }
 
-  return {
-    get facts() {
-      return leg.facts;
-    },
-    isShared: leg.isShared,
-    get closedBy() {
-      return leg.closedBy;
-    },
+  return legWith(leg, {
     async request(message, options) {
       if (message.method !== "logging/setLevel") return call(message, options);
       const level = message.params && member(message.json, message.params.start, "level");
@@ -88,10 +81,7 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
       const message = readMessage(json);
       if (message.method === undefined && message.id !== undefined) waiting.get(message.id)?.(message);
     },
-    listen: leg.listen,
-    followTask: (taskId, isWanted) => leg.followTask?.(taskId, isWanted),
-    close: leg.close,
-  };
+  });
 }
 
 function endless(): BackendError {

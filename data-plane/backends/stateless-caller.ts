@@ -4,20 +4,13 @@ import { progressTokenOf, withoutEnvelope } from "../mcp/envelope.ts";
 import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
 import { member, type Span, splice } from "../mcp/scan.ts";
 import { readObject, toStateless, withoutEmptyRead } from "../mcp/translate.ts";
-import type { Hear, Leg } from "./leg.ts";
+import { type Hear, type Leg, legWith } from "./leg.ts";
 
 /** The leg for callers of the stateless era. */
 export function forStatelessCaller(leg: Leg): Leg {
   let lastId = 0;
 
-  return {
-    get facts() {
-      return leg.facts;
-    },
-    isShared: leg.isShared,
-    get closedBy() {
-      return leg.closedBy;
-    },
+  return legWith(leg, {
     async request(message, options) {
       const id = String(++lastId);
       const plain = withId(withoutEnvelope(message), id);
@@ -32,10 +25,7 @@ export function forStatelessCaller(leg: Leg): Leg {
       const read = message.method === "resources/read" ? withoutEmptyRead(own, params) : own;
       return toStateless(message.method as string, read, params);
     },
-    notify: leg.notify,
-    listen: leg.listen,
-    close: leg.close,
-  };
+  });
 }
 
 /** Puts the caller's progress token back; what names another token, or none was given for, is not this call's. */
