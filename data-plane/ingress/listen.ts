@@ -54,6 +54,8 @@ const subscribingMax = 8;
 const idleMs = 30_000;
 const urisMax = 1_000;
 const tasksMax = 100;
+// What comes while a stream is being opened. Nobody says so much in a moment who means well.
+const earlyMax = 1_000;
 // A client that reads nothing of what it asked for is not kept waiting for long.
 const queueBytesMax = 1024 * 1024;
 
@@ -77,8 +79,9 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
       return filter;
     },
     send(message) {
-      if (!isAcknowledged) early.push(message);
-      else if (response.writableLength > queueBytesMax) response.destroy();
+      if (!isAcknowledged) {
+        if (early.length < earlyMax) early.push(message);
+      } else if (response.writableLength > queueBytesMax) response.destroy();
       else void stream.write(tagged(message, id));
     },
     end() {

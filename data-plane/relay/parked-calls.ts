@@ -86,8 +86,10 @@ const gatherMs = 5; // questions that come together are asked together
 const questionsMax = 100;
 // What one call's questions may weigh together. They are kept until they are answered.
 const questionBytesMax = 256 * 1024;
-// An answer that came while nobody waited for it.
+// An answer that came while nobody waited for it: how long it is kept, and how large it may be. Backends that gave up waiting
+// have little to say.
 const outcomeMs = 60_000;
+const outcomeBytesMax = 256 * 1024;
 
 /** None parked at first. */
 export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
@@ -128,7 +130,7 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
     if ("error" in outcome) for (const question of job.questions.values()) answer(job, withdrawal(question));
     job.questions.clear();
     if (job.waiter) deliver(job);
-    else if ("error" in outcome)
+    else if ("error" in outcome || outcome.answer.json.length > outcomeBytesMax)
       drop(job); // its time was over, or its caller's
     else job.expiry = setTimeout(() => drop(job), outcomeMs).unref();
   }
