@@ -16,7 +16,10 @@ import {
 } from "@modelcontextprotocol/server";
 import { type Changes, createChanges } from "./fixture/changes.ts";
 import { createEventStore } from "./fixture/event-store.ts";
+import { listenForTasks } from "./fixture/listen.ts";
 import { createFixtureServer } from "./fixture/server.ts";
+import { createTaskServer, isForTasks } from "./fixture/task-server.ts";
+import { createTasks } from "./fixture/tasks.ts";
 
 /** Which revisions the fixture speaks: up to 2025-11-25 with sessions, 2026-07-28 without, or both. */
 export type FixtureEras = "session" | "stateless" | "both";
@@ -31,7 +34,12 @@ const sessionsMax = 200;
 export async function startFixture(eras: FixtureEras = "both"): Promise<Fixture> {
   const changes = createChanges();
   const sessions = createSessions(changes);
-  const stateless = createMcpHandler(() => createFixtureServer(changes), { legacy: "reject" });
+  const tasks = createTasks();
+  const stateless = createMcpHandler(
+    ({ requestInfo }) =>
+      requestInfo && isForTasks(requestInfo.headers) ? createTaskServer(tasks) : createFixtureServer(changes, true),
+    { legacy: "reject" },
+  );
   // The stateless handler has subscribers of its own; sessions listen through their servers.
   changes.onChange((kind) => (kind === "tools" ? stateless.notify.toolsChanged() : stateless.notify.promptsChanged()));
 
@@ -41,7 +49,7 @@ export async function startFixture(eras: FixtureEras = "both"): Promise<Fixture>
       originValidationResponse(request, localhostAllowedOrigins());
     if (refusal) return refusal;
     if (eras === "session" || (eras === "both" && (await isLegacyRequest(request)))) return sessions.serve(request);
-    return stateless.fetch(request);
+    return (await listenForTasks(request, { changes, tasks })) ?? stateless.fetch(request);
   }
 
   const handle = toNodeHandler({ fetch: serve });
@@ -53,6 +61,7 @@ export async function startFixture(eras: FixtureEras = "both"): Promise<Fixture>
   return {
     url: `http://127.0.0.1:${port}/mcp`,
     [Symbol.asyncDispose]: async () => {
+      tasks[Symbol.dispose]();
       server.closeAllConnections();
       await Promise.all([stateless.close(), sessions.close(), new Promise((resolve) => server.close(resolve))]);
     },

@@ -19,9 +19,6 @@ export interface Judgement {
 
 type Results = Pick<Outcome, "direct" | "through" | "required">;
 
-// The fixture serves no tasks, so these say nothing about the gateway.
-const isAboutTasks = ({ name }: Scenario) => name.startsWith("tasks-");
-
 /** Makes a run with the first proxy of a mesh. */
 export async function judgeRun(mesh: Mesh, run: Run): Promise<Judgement> {
   const gateway = { admin: mesh.controlPlane.adminAddress, proxy: mesh.proxies[0]?.address ?? "" };
@@ -69,7 +66,7 @@ function referenceFor(selection: readonly string[]): Promise<Scenario[]> {
 
 async function judgeReference(selection: readonly string[]): Promise<Scenario[]> {
   await using reference = await startFixture("both");
-  return (await judgeServer(reference.url, selection)).filter((scenario) => !isAboutTasks(scenario));
+  return await judgeServer(reference.url, selection);
 }
 
 async function runClient(gateway: GatewayAddress, { revision, scenarios, client }: ClientRun): Promise<Results> {
