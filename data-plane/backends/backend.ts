@@ -46,8 +46,11 @@ export interface Backend {
   tell(session: Session, message: Buffer): Promise<void>;
   /** Starts to hear what the backend says to a session outside of calls, once the session has a stream; see SessionLegs. */
   follow(session: Session): Promise<void>;
-  /** Wants to hear what becomes of a task (MCP 2026-07-28, Tasks extension) while the session has a stream, or no longer. */
-  followTask(session: Session, taskId: string, isWanted: boolean): void;
+  /**
+   * Wants to hear what becomes of a task (MCP 2026-07-28, Tasks extension) while the session has a stream, or no longer. False
+   * when the backend does not take that; never rejects.
+   */
+  followTask(session: Session, taskId: string, isWanted: boolean): Promise<boolean>;
   /** Tells the session's leg, when it has one, of a new log level; settles when the backend knows. Never rejects. */
   setLogLevel(session: Session): Promise<void>;
   /** Lists again what plain clients see; settles when that is done, or after 5 s. */
@@ -184,12 +187,13 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       if (leg && !leg.isShared) await withDeadline(notifyMs, (signal) => leg.notify(message, signal));
     },
     follow: legs.follow,
-    followTask(session, taskId, isWanted) {
-      const leg = isWanted ? legs.of(session) : legs.existing(session);
-      leg.then(
-        (opened) => opened?.followTask?.(taskId, isWanted),
-        () => undefined, // calls to it say why
-      );
+    async followTask(session, taskId, isWanted) {
+      try {
+        const leg = await (isWanted ? legs.of(session) : legs.existing(session));
+        return (await leg?.followTask?.(taskId, isWanted)) ?? false;
+      } catch {
+        return false; // calls to it say why
+      }
     },
     setLogLevel: legs.setLogLevel,
     relist: catalogs.relist,

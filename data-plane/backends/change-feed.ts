@@ -5,10 +5,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { errorCodes, type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { statelessErrors, tasksExtension } from "../mcp/stateless.ts";
 import {
   acknowledged,
   concernsResource,
-  honouredUris,
+  honouredBy,
   listenRequest,
   listsChanged,
   paramsOf,
@@ -43,15 +44,21 @@ export interface Follower {
   /** Wants to hear of a resource too; false when the server does not take it. */
   add(uri: string, signal: AbortSignal): Promise<boolean>;
   remove(uri: string): void;
-  /** Wants to hear of a task too. */
-  addTask(taskId: string): void;
+  /** Wants to hear of a task too; false when the server does not take it. */
+  addTask(taskId: string): Promise<boolean>;
   removeTask(taskId: string): void;
   close(): void;
 }
 
 export interface ChangeFeedOptions {
-  /** Sends the request and gives its answer, when the stream has ended; rejects with why it could not be had. */
-  readonly open: (message: Message, options: { signal: AbortSignal; onMessage: Hear }) => Promise<Message>;
+  /**
+   * Sends the request, from a client with these capabilities (JSON text), and gives its answer when the stream has ended; rejects
+   * with why it could not be had.
+   */
+  readonly open: (
+    message: Message,
+    options: { readonly signal: AbortSignal; readonly onMessage: Hear; readonly capabilities: string },
+  ) => Promise<Message>;
   readonly log: Log;
 }
 
@@ -69,13 +76,13 @@ interface Wisher {
  */
 type Beginning = "taken" | "absent" | "refused" | "failed";
 
-/** One stream, what it was asked for, and what of the resources the server took. */
+/** One stream, what it was asked for, and what of the resources and tasks the server took. */
 interface Stream {
   readonly stop: AbortController;
   readonly wanted: Wanted;
   /** How it began. */
   readonly begun: Promise<Beginning>;
-  honoured: ReadonlySet<string>;
+  honoured: Pick<Wanted, "uris" | "tasks">;
   hasEnded: boolean;
 }
 
@@ -83,6 +90,7 @@ const gatherMs = 10;
 const acknowledgeMs = 5_000;
 const backoffMs = { first: 500, most: 10_000 };
 const steadyMs = 5_000;
+const withTasks = JSON.stringify({ extensions: { [tasksExtension]: {} } });
 
 /** No stream is open before somebody follows. */
 export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
@@ -149,19 +157,29 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   function startStream(wanted: Wanted): Stream {
     const stop = new AbortController();
     const begun = Promise.withResolvers<Beginning>();
-    const stream: Stream = { stop, wanted, begun: begun.promise, honoured: new Set(), hasEnded: false };
+    const stream: Stream = {
+      stop,
+      wanted,
+      begun: begun.promise,
+      honoured: { uris: new Set(), tasks: new Set() },
+      hasEnded: false,
+    };
     const late = setTimeout(() => begun.resolve("failed"), acknowledgeMs);
     const startedMs = performance.now();
 
     function hear(message: Message): Promise<void> | undefined {
       if (stop.signal.aborted) return undefined;
       if (message.method !== acknowledged) return tell(message);
-      stream.honoured = honouredUris(message);
+      stream.honoured = honouredBy(message);
       begun.resolve("taken");
       return undefined;
     }
 
-    open(listenRequest(wanted, `"vmcp-listen-${++streams}"`), { signal: stop.signal, onMessage: hear })
+    open(listenRequest(wanted, `"vmcp-listen-${++streams}"`), {
+      signal: stop.signal,
+      onMessage: hear,
+      capabilities: wanted.tasks.size > 0 ? withTasks : "{}",
+    })
       .then(
         (answer) => begun.resolve(beginningOf(answer)),
         (error: unknown) => {
@@ -241,16 +259,19 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
             wisher.uris.delete(uri);
             throw error;
           }
-          const isHonoured = live?.honoured.has(uri) ?? false;
+          const isHonoured = live?.honoured.uris.has(uri) ?? false;
           if (!isHonoured) wisher.uris.delete(uri);
           return isHonoured;
         },
         remove(uri) {
           wisher.uris.delete(uri); // the stream goes on saying it, to nobody, until it is opened anew
         },
-        addTask(taskId) {
+        async addTask(taskId) {
           wisher.tasks.add(taskId);
-          void renew();
+          await renew();
+          const isHonoured = live?.honoured.tasks.has(taskId) ?? false;
+          if (!isHonoured) wisher.tasks.delete(taskId);
+          return isHonoured;
         },
         removeTask(taskId) {
           wisher.tasks.delete(taskId);
@@ -271,14 +292,14 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
 
 /** Whether a stream tells all of it already. */
 function says({ wanted, honoured }: Stream, { lists, uris, tasks }: Wanted): boolean {
-  return (wanted.lists || !lists) && uris.isSubsetOf(honoured) && tasks.isSubsetOf(wanted.tasks);
+  return (wanted.lists || !lists) && uris.isSubsetOf(honoured.uris) && tasks.isSubsetOf(honoured.tasks);
 }
 
 /** What an answer in the place of a stream says. */
 function beginningOf(answer: Message): Beginning {
   const { code } = answer.error ? errorOf(answer) : { code: undefined };
   if (code === errorCodes.methodNotFound) return "absent";
-  return code === errorCodes.invalidParams ? "refused" : "failed";
+  return code === errorCodes.invalidParams || code === statelessErrors.missingCapability ? "refused" : "failed";
 }
 
 function concerns({ wantsLists, uris, tasks }: Wisher, { method }: Message, uri: unknown, taskId: unknown): boolean {

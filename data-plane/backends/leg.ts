@@ -43,8 +43,11 @@ export interface Leg {
   notify(message: Buffer, signal: AbortSignal): Promise<void>;
   /** Hears what the backend sends outside of calls, until it stops or `signal` ends it. False when it offers no such stream. */
   listen(onMessage: Hear, options: ListenOptions): Promise<boolean>;
-  /** Hears of a task too, on the stream of `listen`, or no longer. Only servers of the stateless era can. */
-  followTask?(taskId: string, isWanted: boolean): void;
+  /**
+   * Hears of a task too, on the stream of `listen`, or no longer; false when the server does not take that, or there is no such
+   * stream. Only servers of the stateless era can.
+   */
+  followTask?(taskId: string, isWanted: boolean): Promise<boolean>;
   /** Several client sessions use it, so the backend can't be told, nor tell us, which one is meant. */
   readonly isShared: boolean;
   /** Why it ended; undefined while it is open. */

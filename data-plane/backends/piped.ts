@@ -197,8 +197,11 @@ export async function openPiped({ open, client, signal, isShared, mayBeStateless
   }
 
   function statelessServer(facts: ServerFacts): PipedServer {
-    const own = envelopeOf(gateway);
-    const changes = createChangeFeed({ open: (message, options) => request(withEnvelope(message, own), options), log });
+    const changes = createChangeFeed({
+      open: (message, { capabilities, ...options }) =>
+        request(withEnvelope(message, envelopeOf({ ...gateway, capabilities })), options),
+      log,
+    });
     void ended.then(() => changes[Symbol.dispose]());
     const wire: StatelessWire = {
       facts,

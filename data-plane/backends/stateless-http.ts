@@ -29,8 +29,9 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   let asking: Promise<boolean> | undefined;
   let lastId = 0;
   const changes = createChangeFeed({
-    async open(message, options) {
-      const { answer, refusal } = await exchange(target.streams, withEnvelope(message, own), options);
+    async open(message, { capabilities, ...options }) {
+      const enveloped = withEnvelope(message, envelopeOf({ ...gateway, capabilities }));
+      const { answer, refusal } = await exchange(target.streams, enveloped, options);
       return answer ?? failure(message, errorCodes.methodNotFound, reasonOf(refusal));
     },
     log: target.log,

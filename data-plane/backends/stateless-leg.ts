@@ -92,7 +92,7 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
       ...(wantsLists ? { wantsLists, onLost: finish } : { wantsLists: false }),
     });
     follower = following;
-    for (const taskId of tasks) following.addTask(taskId);
+    for (const taskId of tasks) void following.addTask(taskId);
     const ends = [signal, following.ended];
     for (const end of ends) end.addEventListener("abort", finish, { once: true });
     if (ends.some((end) => end.aborted)) finish();
@@ -121,11 +121,12 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     // There is nothing to be told of: no sessions, no questions.
     notify: async () => undefined,
     listen,
-    followTask(taskId, isWanted) {
+    async followTask(taskId, isWanted) {
       if (isWanted) tasks.add(taskId);
       else tasks.delete(taskId);
-      if (isWanted) follower?.addTask(taskId);
-      else follower?.removeTask(taskId);
+      if (isWanted) return (await follower?.addTask(taskId)) ?? false;
+      follower?.removeTask(taskId);
+      return true;
     },
     async close() {
       closedBy ??= "it was closed";

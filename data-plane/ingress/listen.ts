@@ -3,6 +3,7 @@
 // Longer than most files here: a stream's filter, its resources and tasks, and its end belong together.
 // Source: MCP 2026-07-28, subscriptions.
 import type { ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createLimit } from "../backends/limit.ts";
 import { errorCodes, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { member, parseValue } from "../mcp/scan.ts";
@@ -10,7 +11,7 @@ import { metaKeys } from "../mcp/stateless.ts";
 import { acknowledged, concernsResource, resourceUpdated, tagged } from "../mcp/subscriptions.ts";
 import type { Call } from "../methods/call.ts";
 import { subscribe, unsubscribe } from "../methods/resources-subscribe.ts";
-import { declaresTasks } from "../methods/tasks.ts";
+import { declaresTasks, tasksNotDeclared } from "../methods/tasks.ts";
 import { attachStream, type Session } from "../session/session.ts";
 import { refuse } from "./refuse.ts";
 import { createResponseStream } from "./response-stream.ts";
@@ -66,6 +67,7 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
   const { id, session, server } = call;
   const asked = readFilter(call.params.notifications);
   if (typeof asked === "string") return refuse(response, 200, asked, { id, code: errorCodes.invalidParams });
+  if (asked.taskIds && !declaresTasks(call)) return refuseTasks(call, response);
   const gone = Promise.withResolvers<void>();
   response.once("close", gone.resolve);
 
@@ -107,6 +109,11 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
     for (const taskId of filter.taskIds ?? []) unfollowTask(call, hub, taskId);
     if (hub.listeners.size === 0) hub.idle = setTimeout(hub.end, idleMs).unref();
   }
+}
+
+function refuseTasks({ id }: Request, response: ServerResponse): void {
+  const { message, ...error } = tasksNotDeclared;
+  refuse(response, 400, message, { id, ...error });
 }
 
 function openHub(session: Session): Hub {
@@ -162,7 +169,8 @@ async function honour(call: Request, hub: Hub, asked: Filter): Promise<Filter> {
   const { offers } = call.view;
   const { promptsListChanged, resourcesListChanged, resourceSubscriptions = [], taskIds = [], ...rest } = asked;
   const uris = await acquireAll(call, hub, resourceSubscriptions);
-  const tasks = declaresTasks(call) ? taskIds.filter((taskId) => followTask(call, hub, taskId)) : [];
+  const followed = await Promise.all(taskIds.map((taskId) => followTask(call, hub, taskId)));
+  const tasks = taskIds.filter((_taskId, i) => followed[i]);
   return {
     ...rest,
     ...(promptsListChanged && offers.has("prompts") ? { promptsListChanged } : {}),
@@ -219,14 +227,18 @@ function ownCall(call: Request, method: string, uri: string): Call {
   return { ...call, ...own, notify: () => undefined, stateless: undefined };
 }
 
-function followTask({ tokens, session, server }: Request, { tasks }: Hub, own: string): boolean {
+/** Follows unless another stream of this caller does; false when the task's server does not take it in time. */
+async function followTask(call: Request, hub: Hub, own: string): Promise<boolean> {
+  const { tokens, session, server } = call;
   const task = tokens.openTask(session, own);
   const backend = task && server.backends.get(task.backend);
   if (!backend) return false;
-  tasks.set(own, (tasks.get(own) ?? 0) + 1);
+  hub.tasks.set(own, (hub.tasks.get(own) ?? 0) + 1);
   session.tasks.set(`${backend.name} ${task.taskId}`, own);
-  backend.followTask(session, task.taskId, true);
-  return true;
+  const late = sleep(subscribeMs, false, { ref: false });
+  const isTaken = await Promise.race([backend.followTask(session, task.taskId, true), late]);
+  if (!isTaken) unfollowTask(call, hub, own);
+  return isTaken;
 }
 
 function unfollowTask({ tokens, session, server }: Request, { tasks }: Hub, own: string): void {
@@ -236,7 +248,7 @@ function unfollowTask({ tokens, session, server }: Request, { tasks }: Hub, own:
   const task = tokens.openTask(session, own);
   if (!task) return;
   session.tasks.delete(`${task.backend} ${task.taskId}`);
-  server.backends.get(task.backend)?.followTask(session, task.taskId, false);
+  void server.backends.get(task.backend)?.followTask(session, task.taskId, false);
 }
 
 function wants(filter: Filter, { json, method, params }: Message): boolean {

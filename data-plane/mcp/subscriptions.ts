@@ -24,11 +24,14 @@ export function listenRequest({ lists, uris, tasks }: Wanted, id: string): Messa
   return readMessage(request("subscriptions/listen", JSON.stringify({ notifications }), id));
 }
 
-/** The resources that an acknowledgement promises to tell of. */
-export function honouredUris(message: Message): ReadonlySet<string> {
-  const { notifications } = paramsOf(message) as { notifications?: { resourceSubscriptions?: unknown } };
-  const uris = notifications?.resourceSubscriptions;
-  return new Set(Array.isArray(uris) ? uris.filter((uri) => typeof uri === "string") : []);
+/** What an acknowledgement promises to tell of. */
+export function honouredBy(message: Message): Pick<Wanted, "uris" | "tasks"> {
+  const { resourceSubscriptions, taskIds } = Object(paramsOf(message).notifications) as Record<string, unknown>;
+  return { uris: textsOf(resourceSubscriptions), tasks: textsOf(taskIds) };
+}
+
+function textsOf(value: unknown): ReadonlySet<string> {
+  return new Set(Array.isArray(value) ? value.filter((one) => typeof one === "string") : []);
 }
 
 /** Parsed; empty when there are none that can be read. */

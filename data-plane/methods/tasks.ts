@@ -15,6 +15,13 @@ export function declaresTasks({ stateless }: Pick<Call, "stateless">): boolean {
   return typeof extensions === "object" && extensions !== null && Object.hasOwn(extensions, tasksExtension);
 }
 
+/** What a client is told that asks about tasks without declaring that it knows them. */
+export const tasksNotDeclared = {
+  code: statelessErrors.missingCapability,
+  message: "the client declares no tasks",
+  data: { requiredCapabilities: { extensions: { [tasksExtension]: {} } } },
+} as const;
+
 /** The answer to a call: when it is a task, under an id of the caller's own. */
 export function withOwnTaskId(call: Call, { backend }: Route, answer: Message): Buffer {
   if (resultTypeOf(answer) !== "task") return answer.json;
@@ -33,10 +40,7 @@ export function withOwnTaskId(call: Call, { backend }: Route, answer: Message): 
 
 /** `tasks/get`, `tasks/update` and `tasks/cancel`: to the backend that runs the task. */
 export const aboutTask: Method = async (call) => {
-  if (!declaresTasks(call)) {
-    const data = { requiredCapabilities: { extensions: { [tasksExtension]: {} } } };
-    return errorResponse(call.id, { code: statelessErrors.missingCapability, message: "the client declares no tasks", data });
-  }
+  if (!declaresTasks(call)) return errorResponse(call.id, tasksNotDeclared);
   const { taskId: own } = call.params;
   if (typeof own !== "string") return invalidParams(call, '"taskId" is not a string');
   const task = call.tokens.openTask(call.session, own);
