@@ -2,10 +2,10 @@
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Message } from "../mcp/json-rpc.ts";
-import { JsonTextError } from "../mcp/scan.ts";
+import { isUnreadable } from "../mcp/scan.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import type { Session } from "../session/session.ts";
-import { type BreakerSettings, createBreaker } from "./breaker.ts";
+import { type BreakerSettings, createBreaker, leftAlone } from "./breaker.ts";
 import type { Catalog } from "./catalog.ts";
 import { type BackendState, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
@@ -21,6 +21,8 @@ export interface CallOptions {
   readonly limit: Limit;
   /** What the backend says, or asks the client, on the call's stream before the answer. */
   readonly onMessage?: Hear;
+  /** It says nothing of the backend's health that calls need: the breaker lets it through or not, and counts it neither way. */
+  readonly isIncidental?: boolean;
   /** As in RequestOptions. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly freshHeaders?: RequestOptions["freshHeaders"];
@@ -134,7 +136,7 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       try {
         return await leg.request(message, options);
       } catch (error) {
-        if (error instanceof JsonTextError || error instanceof SyntaxError) throw unreadable(error);
+        if (isUnreadable(error)) throw unreadable(error);
         // The backend forgot the session, so it refused the call: a new session, and the call once more.
         if (!(error instanceof BackendError && error.code === "session_gone")) throw error;
         return (await legs.of(session)).request(message, options);
@@ -176,7 +178,9 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       inFlight++;
       options.limit.arm(options.timeoutMs);
       try {
-        return await throughBreaker(session, message, options);
+        if (!options.isIncidental) return await throughBreaker(session, message, options);
+        if (breaker.isOpen) throw leftAlone();
+        return await attempt(session, message, options);
       } finally {
         options.limit.disarm();
         if (--inFlight === 0) onIdle?.();

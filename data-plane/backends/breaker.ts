@@ -47,7 +47,7 @@ export function createBreaker(settings: BreakerSettings): Breaker {
         const { code } = error as { code?: string };
         if (code === "ESHUTDOWN") throw new BackendError("unavailable", "not_executed", "the backend was removed");
         if (code !== "EOPENBREAKER") throw error;
-        throw new BackendError("shed", "not_executed", "its last calls failed; it is left alone for a moment");
+        throw leftAlone();
       }
     },
     reset() {
@@ -61,6 +61,11 @@ export function createBreaker(settings: BreakerSettings): Breaker {
       circuit.shutdown();
     },
   };
+}
+
+/** Why a call is not made while the breaker is open. */
+export function leftAlone(): BackendError {
+  return new BackendError("shed", "not_executed", "its last calls failed; it is left alone for a moment");
 }
 
 // What says nothing about the backend's health does not count: refused credentials, a forgotten session.

@@ -32,12 +32,14 @@ export interface Wish {
   /** Resources wanted from the start. */
   readonly uris: Iterable<string>;
   readonly wantsLists: boolean;
+  /** A stream is open that says all this; called again after it was lost. */
+  readonly onOpen?: () => void;
   /** The stream broke: another is opened after a while, and says then that everything may have changed. */
   readonly onLost?: () => void;
 }
 
 export interface Follower {
-  /** Settles when the server has taken what was wanted from the start, or did not within 5 s: false when it has no such streams. */
+  /** Settles when what was wanted from the start was asked for once: false when the server has no such streams, or refused. */
   readonly ready: Promise<boolean>;
   /** Fires when the feed is over. */
   readonly ended: AbortSignal;
@@ -67,6 +69,9 @@ interface Wisher {
   readonly wantsLists: boolean;
   readonly uris: Set<string>;
   readonly tasks: Set<string>;
+  readonly onOpen: (() => void) | undefined;
+  /** Whether it was told that there is a stream. */
+  hasOpened: boolean;
   readonly onLost: (() => void) | undefined;
 }
 
@@ -90,6 +95,9 @@ const gatherMs = 10;
 const acknowledgeMs = 5_000;
 const backoffMs = { first: 500, most: 10_000 };
 const steadyMs = 5_000;
+// Streams that are tried to find out which of many wishes is refused.
+const attemptsMax = 40;
+const urisMax = 10_000;
 const withTasks = JSON.stringify({ extensions: { [tasksExtension]: {} } });
 
 /** No stream is open before somebody follows. */
@@ -128,12 +136,53 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     const wanted = wantedByAll();
     if (isOver.signal.aborted || (isLive() && says(live as Stream, wanted))) return !isOver.signal.aborted;
     const outcome = await openStream(wanted);
-    const hasMore = wanted.uris.size > 0 || wanted.tasks.size > 0;
-    // What one follower wants may be what is refused; it must not cost the others the lists.
-    if (outcome === "refused" && !isLive() && wanted.lists && hasMore)
-      await openStream({ lists: true, uris: new Set(), tasks: new Set() });
-    if (outcome === "failed" && !isLive()) retryLater();
+    if (outcome === "refused") await sift(wanted);
+    if (outcome === "failed") tryAgain();
     return outcome === "taken" || outcome === "failed";
+  }
+
+  /**
+   * Finds out what of it all the server refuses, by halves, so that what one follower wants costs the others nothing. What is
+   * refused by itself is wanted no more.
+   */
+  async function sift(wanted: Wanted): Promise<void> {
+    const all = [...keysOf(wanted, "uris"), ...keysOf(wanted, "tasks")];
+    const isKnown = ([kind, key]: Key) => isLive() && hasHonoured(kind, key);
+    const good = all.filter(isKnown);
+    let attempts = 0;
+    let hasFailed = false;
+
+    async function isTaken(keys: readonly Key[]): Promise<boolean> {
+      if (++attempts > attemptsMax || hasFailed) return false;
+      const outcome = await openStream(wantedOf(wanted.lists, [...good, ...keys]));
+      hasFailed = outcome === "failed" || isOver.signal.aborted;
+      return outcome === "taken";
+    }
+    /** These were refused together. */
+    async function halve(part: readonly Key[]): Promise<void> {
+      if (hasFailed) return;
+      if (part.length === 1 || attempts >= attemptsMax) return part.forEach(unwant);
+      for (const half of [part.slice(0, part.length / 2), part.slice(part.length / 2)])
+        if (await isTaken(half)) good.push(...half);
+        else await halve(half);
+    }
+
+    const doubtful = all.filter((key) => !isKnown(key));
+    if (doubtful.length === 0) return;
+    const hasBase = isLive() || (!wanted.lists && good.length === 0) || (await isTaken([]));
+    if (hasBase) await halve(doubtful);
+    else if (!hasFailed) doubtful.forEach(unwant);
+    if (hasFailed) tryAgain();
+  }
+
+  /** Nothing is known of what was wanted, nor of what was to be told meanwhile. */
+  function tryAgain(): void {
+    hasMissed = true;
+    retryLater();
+  }
+
+  function unwant([kind, key]: Key): void {
+    for (const wisher of wishers) wisher[kind].delete(key);
   }
 
   /** Opens a stream; once it is acknowledged, it takes the place of the one before. */
@@ -149,6 +198,7 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     }
     live = stream;
     previous?.stop.abort();
+    for (const wisher of wishers) tellOpen(wisher);
     if (hasMissed) tellEverything();
     if (stream.hasEnded) lose();
     return outcome;
@@ -201,7 +251,10 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     live = undefined;
     hasMissed = true;
     retryLater();
-    for (const { onLost } of wishers) onLost?.();
+    for (const wisher of wishers) {
+      wisher.hasOpened = false;
+      wisher.onLost?.();
+    }
   }
 
   function retryLater(): void {
@@ -219,8 +272,24 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     }
   }
 
+  /** Whether a new follower has a stream, or may still get one. */
+  function begins(wisher: Wisher, isAsked: boolean): boolean {
+    tellOpen(wisher); // the stream that there was may say all it wants
+    return isAsked || hears(wisher);
+  }
+
+  function tellOpen(wisher: Wisher): void {
+    if (wisher.hasOpened || !hears(wisher)) return;
+    wisher.hasOpened = true;
+    wisher.onOpen?.();
+  }
+
   function isLive(): boolean {
     return live !== undefined && !live.hasEnded;
+  }
+
+  function hasHonoured(kind: "uris" | "tasks", key: string): boolean {
+    return live?.honoured[kind].has(key) ?? false;
   }
 
   function hears({ wantsLists, uris, tasks }: Wisher): boolean {
@@ -244,14 +313,16 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   }
 
   return {
-    follow({ hear, uris, wantsLists, onLost }) {
-      const wisher: Wisher = { hear, wantsLists, uris: new Set(uris), tasks: new Set(), onLost };
+    follow({ hear, uris, wantsLists, onOpen, onLost }) {
+      const wisher: Wisher = { hear, wantsLists, uris: new Set(uris), tasks: new Set(), onOpen, hasOpened: false, onLost };
       wishers.add(wisher);
       const isSilent = !wantsLists && wisher.uris.size === 0;
       return {
         ended: isOver.signal,
-        ready: isSilent ? Promise.resolve(true) : renew().then((isTaken) => isTaken || hears(wisher)),
+        ready: isSilent ? Promise.resolve(true) : renew().then((isAsked) => begins(wisher, isAsked)),
         async add(uri, signal) {
+          if (wisher.uris.has(uri)) return hasHonoured("uris", uri);
+          if (wantedByAll().uris.size >= urisMax) return false;
           wisher.uris.add(uri);
           try {
             await untilAborted(renew(), signal);
@@ -259,7 +330,7 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
             wisher.uris.delete(uri);
             throw error;
           }
-          const isHonoured = live?.honoured.uris.has(uri) ?? false;
+          const isHonoured = hasHonoured("uris", uri);
           if (!isHonoured) wisher.uris.delete(uri);
           return isHonoured;
         },
@@ -267,9 +338,10 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
           wisher.uris.delete(uri); // the stream goes on saying it, to nobody, until it is opened anew
         },
         async addTask(taskId) {
+          if (wisher.tasks.has(taskId)) return hasHonoured("tasks", taskId);
           wisher.tasks.add(taskId);
           await renew();
-          const isHonoured = live?.honoured.tasks.has(taskId) ?? false;
+          const isHonoured = hasHonoured("tasks", taskId);
           if (!isHonoured) wisher.tasks.delete(taskId);
           return isHonoured;
         },
@@ -288,6 +360,17 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
       for (const stream of [live, opening]) stream?.stop.abort();
     },
   };
+}
+
+type Key = readonly [kind: "uris" | "tasks", key: string];
+
+function keysOf(wanted: Wanted, kind: Key[0]): Key[] {
+  return [...wanted[kind]].map((key) => [kind, key]);
+}
+
+function wantedOf(lists: boolean, keys: readonly Key[]): Wanted {
+  const of = (wanted: Key[0]) => new Set(keys.filter(([kind]) => kind === wanted).map(([, key]) => key));
+  return { lists, uris: of("uris"), tasks: of("tasks") };
 }
 
 /** Whether a stream tells all of it already. */

@@ -1,7 +1,8 @@
 // Makes one answer of the bytes of one HTTP response, JSON or event stream.
 import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
-import { type Message, readMessage, withId } from "../mcp/json-rpc.ts";
-import { JsonTextError, splice } from "../mcp/scan.ts";
+import { errorCodes, type Message, readMessage, withId } from "../mcp/json-rpc.ts";
+import { isUnreadable, splice } from "../mcp/scan.ts";
+import { metaKeys, statelessErrors } from "../mcp/stateless.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { Hear } from "./leg.ts";
 
@@ -44,7 +45,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
     try {
       taken = options.onMessage(message) ?? taken;
     } catch (error) {
-      if (!(error instanceof JsonTextError || error instanceof SyntaxError)) throw error;
+      if (!isUnreadable(error)) throw error;
     }
   }
 
@@ -106,10 +107,24 @@ function isSameId(a: string | undefined, b: string | undefined): boolean {
 
 // 404 is what the specification says; widely used servers answer 400 with a text about the session, and those that know no
 // sessions (any more) with the codes of the stateless era, or miss its envelope.
+//
+// What is refused so is sent again, so it must be sure that it did not run: an error that may be a tool's own is not enough.
 function isSessionRefusal(status: number, body: Buffer): boolean {
   if (status !== 400) return status === 404;
-  return /\bsession\b|"code"\s*:\s*-3202[02]\b|io\.modelcontextprotocol\/|\b_meta\b/i.test(body.toString("utf8", 0, 1_000));
+  const text = body.toString("utf8", 0, 1_000);
+  const code = Number(/"code"\s*:\s*(-?\d+)/.exec(text)?.[1] ?? Number.NaN);
+  if (Number.isNaN(code)) return isAboutSessions.test(text);
+  if (code === errorCodes.invalidParams) return text.includes(metaKeys.protocolVersion) || /\b_meta\b/.test(text);
+  const isTransports = code === errorCodes.invalidRequest || (code <= -32000 && code > -32020);
+  return (
+    code === statelessErrors.headerMismatch ||
+    code === statelessErrors.unsupportedVersion ||
+    (isTransports && isAboutSessions.test(text))
+  );
 }
+
+const isAboutSessions =
+  /\bsession[- ]?id\b|\b(no|invalid|unknown|missing|expired)( valid)? session\b|\bsession (was |is |has )?(not found|expired|terminated|gone|unknown|invalid)\b|\bnot initialized\b/i;
 
 // An HTTP error may carry a JSON-RPC error; servers often leave the id out of it.
 function readErrorBody(body: Buffer, awaited: Message): Message | undefined {

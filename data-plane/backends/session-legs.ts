@@ -34,6 +34,9 @@ const tellMs = 5_000;
 const listenMs = 500;
 const reopenMs = 1_000;
 const pauseMsMax = 30_000;
+// How many subscriptions are made again at a time, and for how long at all.
+const subscribingMax = 8;
+const subscribingMs = 30_000;
 const shortMs = 5_000;
 
 /** None open at first. */
@@ -49,7 +52,7 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     if (legs.get(session) !== existing) return of(session); // another call opened one meanwhile
     const opening = openLeg(session);
     legs.set(session, opening);
-    if (!known.has(session))
+    if (!known.has(session) && !session.hasEnded)
       known.set(
         session,
         session.onEnd(() => void drop(session)),
@@ -64,12 +67,22 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
       throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
     });
     if (session.logLevel !== undefined) await setLevel(leg, session.logLevel);
-    for (const { backend: owner, original } of session.subscriptions.values()) {
-      if (owner === backend) await tell(leg, "resources/subscribe", JSON.stringify({ uri: original }));
-    }
+    void subscribeAgain(session, leg);
     // What the first call makes the backend say outside of it must find us listening.
     await followLeg(session, leg);
     return leg;
+  }
+
+  /** Subscribes to what the session is subscribed to; no call waits for that. */
+  async function subscribeAgain(session: Session, leg: Leg): Promise<void> {
+    const own = [...session.subscriptions.values()].filter((route) => route.backend === backend).values();
+    const untilMs = performance.now() + subscribingMs;
+    async function work(): Promise<void> {
+      for (const { original } of own)
+        if (performance.now() < untilMs && leg.closedBy === undefined)
+          await tell(leg, "resources/subscribe", JSON.stringify({ uri: original }));
+    }
+    await Promise.all(Array.from({ length: subscribingMax }, work));
   }
 
   async function drop(session: Session): Promise<void> {
@@ -93,8 +106,9 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
   }
 
   async function follow(session: Session): Promise<void> {
-    const leg = await (isWaitedFor(session) ? of(session) : legs.get(session))?.catch(() => undefined); // calls hear why
-    if (leg) await followLeg(session, leg);
+    const opening = (isWaitedFor(session) ? of(session) : legs.get(session))?.catch(() => undefined); // calls hear why
+    const following = opening?.then((leg) => leg && followLeg(session, leg));
+    await Promise.race([following, sleep(listenMs, undefined, { ref: false })]);
   }
 
   /** Whether a client listens for something that only a session with the backend brings. */
@@ -108,7 +122,10 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     followed.set(leg, stream);
     const taken = new Promise<void>((resolve) => {
       void listenAgain(session, leg, stream.closed, resolve)
-        .finally(resolve)
+        .finally(() => {
+          if (followed.get(leg) === stream) followed.delete(leg); // it may be followed again
+          resolve();
+        })
         .then(() => comeBack(session, leg, stream.closed));
     });
     await Promise.race([taken, sleep(listenMs, undefined, { ref: false })]);
@@ -155,6 +172,7 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     },
     async [Symbol.asyncDispose]() {
       isOver.abort();
+      for (const forget of known.values()) forget();
       await Promise.all([...legs.keys()].map(drop));
     },
   };

@@ -31,8 +31,10 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   const changes = createChangeFeed({
     async open(message, { capabilities, ...options }) {
       const enveloped = withEnvelope(message, envelopeOf({ ...gateway, capabilities }));
-      const { answer, refusal } = await exchange(target.streams, enveloped, options);
-      return answer ?? failure(message, errorCodes.methodNotFound, reasonOf(refusal));
+      const { answer, status, refusal } = await exchange(target.streams, enveloped, options);
+      if (answer) return answer;
+      if (status !== 404 && status !== 405) throw refusal as BackendError; // not now; that says nothing about later
+      return failure(message, errorCodes.methodNotFound, reasonOf(refusal));
     },
     log: target.log,
   });
@@ -107,7 +109,9 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
     const message = withEnvelope(readMessage(request("server/discover", undefined, '"vmcp-discover"')), own);
     const ask = async () => {
       const { answer, status } = await exchange(target.calls, message, { signal });
-      if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`); // whatever it says with it
+      // Whatever it says with it, these say nothing of what it is.
+      if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
+      if (busy.has(status)) throw new BackendError("unavailable", "not_executed", `answered HTTP ${status}`);
       return answer && readDiscovery(answer); // a refusal without a word of MCP is none of this era
     };
     const first = await ask();
@@ -143,6 +147,8 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
 }
 
 const askMs = 3_000;
+// Request timeout, too early, too many requests.
+const busy = new Set([408, 425, 429]);
 const otherRevision = "the server speaks another revision now";
 
 /** Whether an answer is one that servers of the session era, or of a revision we don't speak, refuse requests with. */

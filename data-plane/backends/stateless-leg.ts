@@ -39,13 +39,14 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
   const uris = new Set<string>();
   const tasks = new Set<string>();
   let follower: Follower | undefined;
+  let isDeaf = false; // the server has no streams, or refuses them
   let closedBy: string | undefined;
 
   /** Asks to hear of one resource, or no longer. There is no such request in this era, so the answer is ours. */
   async function subscribe(message: Message, { signal }: RequestOptions): Promise<Message> {
     const { uri } = parseSpan(message, message.params) as { uri: string };
     const { resources } = wire.facts.capabilities as { resources?: { subscribe?: unknown } };
-    if (resources?.subscribe !== true) return refusal(message, errorCodes.methodNotFound, "it offers no subscriptions");
+    if (resources?.subscribe !== true || isDeaf) return refusal(message, errorCodes.methodNotFound, "it offers no subscriptions");
     uris.add(uri);
     const isHonoured = (await follower?.add(uri, signal)) ?? true;
     if (isHonoured) return readMessage(resultResponse(message.id as string, "{}"));
@@ -85,12 +86,10 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
   async function listen(hear: Hear, { signal, onOpen, wantsLists }: ListenOptions): Promise<boolean> {
     const over = Promise.withResolvers<undefined>();
     const finish = (): void => over.resolve(undefined);
+    isDeaf = false;
     // Whoever watches over the lists wants to see at once whether the server is still there.
-    const following = wire.changes.follow({
-      hear,
-      uris,
-      ...(wantsLists ? { wantsLists, onLost: finish } : { wantsLists: false }),
-    });
+    const watching = wantsLists ? { onLost: finish, ...(onOpen ? { onOpen } : {}) } : {};
+    const following = wire.changes.follow({ hear, uris, wantsLists: wantsLists ?? false, ...watching });
     follower = following;
     for (const taskId of tasks) void following.addTask(taskId);
     const ends = [signal, following.ended];
@@ -98,8 +97,9 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     if (ends.some((end) => end.aborted)) finish();
     try {
       const isOffered = await Promise.race([following.ready, over.promise]);
-      if (isOffered === false) return false;
-      onOpen?.();
+      isDeaf = isOffered === false;
+      if (isDeaf) return false;
+      if (!wantsLists) onOpen?.(); // there is nothing to wait for yet
       await over.promise;
       return true;
     } finally {

@@ -95,6 +95,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   let hasStream = true;
   let isStreamOver = false;
   let isListed = false;
+  let isOpen = false;
   let changes = 0;
   const pace = createPace(relist);
 
@@ -121,12 +122,14 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   let shortStreams = 0;
   const opened = Promise.withResolvers<void>();
   function onOpen(): void {
+    isOpen = true;
     opened.resolve();
     if (isListed) markDirty(); // what changed between the listing and now was told to nobody
   }
   async function listen(): Promise<void> {
     const openedMs = performance.now();
     hasStream = await leg.listen(hear, { signal: ended, onOpen, wantsLists: true }).catch(() => true);
+    isOpen = false;
     opened.resolve();
     shortStreams = performance.now() - openedMs < shortMs ? shortStreams + 1 : 0;
     if (shortStreams > 2) hasStream = false; // it does not mean to keep one: ask now and then instead
@@ -160,7 +163,11 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
         isDirty = true; // what changed meanwhile was told to nobody
         void listen();
       }
-      if (isDirty || !hasStream || !isWhole) {
+      if (isDirty || !isOpen || !isWhole) {
+        if (!hasStream && isStreamOver) {
+          isStreamOver = false;
+          void listen(); // it may have one by now
+        }
         await settle();
         isDirty = false;
         isWhole = await options.list(leg);

@@ -5,7 +5,7 @@ import { reasonOf } from "../backends/errors.ts";
 import { createLimit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { projectResult } from "../mcp/project.ts";
-import { member, splice } from "../mcp/scan.ts";
+import { isUnreadable, member, splice } from "../mcp/scan.ts";
 import { methods } from "../methods/registry.ts";
 import type { Relay } from "../relay/relay.ts";
 import type { CallerTokens } from "../session/caller-tokens.ts";
@@ -44,6 +44,7 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
     answer.respond(projected(session, name, response));
   } catch (error) {
     if (limit.signal.aborted) return answer.close();
+    if (isUnreadable(error)) return refuse(errorCodes.internal, "the backend's answer can't be read");
     log.error({ err: error, method: name, virtualServer: server.name }, "a request failed");
     refuse(errorCodes.internal, "internal error");
   } finally {

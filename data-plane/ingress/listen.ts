@@ -34,11 +34,18 @@ interface Listener {
   end(): void;
 }
 
+interface Subscription {
+  count: number;
+  readonly isTaken: Promise<boolean>;
+  /** Settles when it has been taken back. */
+  leaving: Promise<unknown> | undefined;
+}
+
 /** The streams of one caller. */
 interface Hub {
   readonly listeners: Set<Listener>;
   /** How many of them hear of each resource, and whether its server took that. */
-  readonly uris: Map<string, { count: number; readonly isTaken: Promise<boolean> }>;
+  readonly uris: Map<string, Subscription>;
   /** The same for tasks. */
   readonly tasks: Map<string, number>;
   readonly closed: AbortController;
@@ -75,6 +82,7 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
   const stream = createResponseStream();
   const early: Buffer[] = [];
   let filter: Filter = asked;
+  let taken: Filter = {}; // what has to be let go of
   let isAcknowledged = false;
   const listener: Listener = {
     get filter() {
@@ -91,24 +99,35 @@ export async function serveListen(call: Request, response: ServerResponse): Prom
       stream.end();
     },
   };
+  const over = Promise.withResolvers<undefined>();
+  const finish = (): void => over.resolve(undefined);
+  hub.closed.signal.addEventListener("abort", finish, { once: true });
   hub.listeners.add(listener); // from now on nothing is missed
   clearTimeout(hub.idle);
   try {
     await Promise.all([...server.backends.values()].map((backend) => backend.follow(session)));
-    filter = await honour(call, hub, asked);
+    const honouring = honour(call, hub, asked);
+    const honoured = await Promise.race([honouring, over.promise]);
+    filter = honoured ?? {};
+    taken = filter;
+    if (!honoured) void honouring.then((late) => letGo(call, hub, late));
     stream.attach(response);
-    const honoured = JSON.stringify(filter);
-    void stream.write(tagged(request(acknowledged, `{"notifications":${honoured}}`), id));
+    void stream.write(tagged(request(acknowledged, `{"notifications":${JSON.stringify(filter)}}`), id));
     isAcknowledged = true;
     for (const message of early.splice(0)) if (wants(filter, readMessage(message))) listener.send(message);
     if (hub.closed.signal.aborted) listener.end(); // meanwhile what it hung on has gone
     if (!response.destroyed) await gone.promise;
   } finally {
     hub.listeners.delete(listener);
-    for (const uri of filter.resourceSubscriptions ?? []) release(call, hub, uri);
-    for (const taskId of filter.taskIds ?? []) unfollowTask(call, hub, taskId);
+    hub.closed.signal.removeEventListener("abort", finish);
+    letGo(call, hub, taken);
     if (hub.listeners.size === 0) hub.idle = setTimeout(hub.end, idleMs).unref();
   }
+}
+
+function letGo(call: Request, hub: Hub, { resourceSubscriptions = [], taskIds = [] }: Filter): void {
+  for (const uri of resourceSubscriptions) release(call, hub, uri);
+  for (const taskId of taskIds) unfollowTask(call, hub, taskId);
 }
 
 function refuseTasks({ id }: Request, response: ServerResponse): void {
@@ -194,7 +213,9 @@ async function acquireAll(call: Request, hub: Hub, uris: readonly string[]): Pro
 
 /** Subscribes unless another stream of this caller has; false when the resource's server does not take it. */
 async function acquire(call: Request, hub: Hub, uri: string): Promise<boolean> {
-  const entry = hub.uris.get(uri) ?? { count: 0, isTaken: subscribeTo(call, uri) };
+  // A subscription that is just being taken back would undo a new one.
+  for (let old = hub.uris.get(uri); old?.leaving !== undefined; old = hub.uris.get(uri)) await old.leaving;
+  const entry = hub.uris.get(uri) ?? { count: 0, isTaken: subscribeTo(call, uri), leaving: undefined };
   entry.count++;
   hub.uris.set(uri, entry);
   const isTaken = await entry.isTaken;
@@ -213,9 +234,16 @@ async function subscribeTo(call: Request, uri: string): Promise<boolean> {
 function release(call: Request, hub: Hub, uri: string): void {
   const entry = hub.uris.get(uri);
   if (!entry || --entry.count > 0) return;
-  hub.uris.delete(uri);
-  if (call.session.subscriptions.has(uri))
-    Promise.resolve(unsubscribe(ownCall(call, "resources/unsubscribe", uri))).catch(() => undefined);
+  entry.leaving = unsubscribeFrom(call, uri).finally(() => hub.uris.delete(uri));
+}
+
+async function unsubscribeFrom(call: Request, uri: string): Promise<void> {
+  if (!call.session.subscriptions.has(uri)) return;
+  try {
+    await unsubscribe(ownCall(call, "resources/unsubscribe", uri));
+  } catch {
+    // The session ended meanwhile.
+  }
 }
 
 /** A request that we make for the caller, inside what stands for its session. */
@@ -224,7 +252,7 @@ function ownCall(call: Request, method: string, uri: string): Call {
   const message = readMessage(request(method, JSON.stringify(params), '"vmcp-listen"'));
   const server = { ...call.server, timeoutMs: () => subscribeMs };
   const own = { id: '"vmcp-listen"', message, params, server, limit: createLimit() };
-  return { ...call, ...own, notify: () => undefined, stateless: undefined };
+  return { ...call, ...own, notify: () => undefined, isIncidental: true, stateless: undefined };
 }
 
 /** Follows unless another stream of this caller does; false when the task's server does not take it in time. */

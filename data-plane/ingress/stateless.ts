@@ -7,6 +7,7 @@ import { createLimit } from "../backends/limit.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { withEnvelope } from "../mcp/envelope.ts";
 import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
+import { isUnreadable } from "../mcp/scan.ts";
 import { type Envelope, metaKeys, statelessErrors, tasksExtension } from "../mcp/stateless.ts";
 import { errorOf } from "../mcp/translate.ts";
 import type { Call, StatelessCall } from "../methods/call.ts";
@@ -120,8 +121,10 @@ async function answer(
     answering.respond(await method({ ...call, notify: answering.notify }));
   } catch (error) {
     if (limit.signal.aborted) return answering.close();
-    log.error({ err: error, method: call.message.method, virtualServer: server.name }, "a request failed");
-    answering.respond(errorResponse(id, { code: errorCodes.internal, message: "internal error" }));
+    const message = isUnreadable(error) ? "the backend's answer can't be read" : "internal error";
+    if (!isUnreadable(error))
+      log.error({ err: error, method: call.message.method, virtualServer: server.name }, "a request failed");
+    answering.respond(errorResponse(id, { code: errorCodes.internal, message }));
   } finally {
     session.calls.delete(key);
     session.usedAtMs = performance.now();

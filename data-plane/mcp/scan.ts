@@ -121,6 +121,11 @@ export function readString(json: Buffer, { start, end }: Span): string {
   }
 }
 
+/** Whether an error says that a text is not JSON: the scanner lets pass what no parser reads. */
+export function isUnreadable(error: unknown): error is Error {
+  return error instanceof JsonTextError || error instanceof SyntaxError;
+}
+
 /** Whether an object has no members; throws JsonTextError when it is none. */
 export function isEmpty(json: Buffer): boolean {
   return members(json).length === 0;

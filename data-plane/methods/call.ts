@@ -28,6 +28,8 @@ export interface Call {
   notify(message: Buffer): Promise<void> | undefined;
   readonly relay: Relay;
   readonly tokens: CallerTokens;
+  /** We make it for the client, on top of what it asked; see CallOptions. */
+  readonly isIncidental?: true;
   /** What only requests of the stateless era have; undefined for those inside a session. */
   readonly stateless: StatelessCall | undefined;
 }

@@ -4,7 +4,7 @@ import type { Backend, CallOptions } from "../backends/backend.ts";
 import { BackendError, nobodyAnswered } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
-import { type Edit, JsonTextError, member, splice } from "../mcp/scan.ts";
+import { type Edit, isUnreadable, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 import { forwardStateless } from "./forward-stateless.ts";
 
@@ -23,12 +23,17 @@ export async function forward(
   try {
     if (!backend) throw new BackendError("unavailable", "not_executed", "it is no longer part of this server");
     const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;
-    const options = { timeoutMs: call.server.timeoutMs(route.backend), limit: call.limit, ...headers };
+    const options = {
+      timeoutMs: call.server.timeoutMs(route.backend),
+      limit: call.limit,
+      isIncidental: call.isIncidental ?? false,
+      ...headers,
+    };
     if (call.stateless) return await forwardStateless(call, call.stateless, { backend, message, options });
     return await backend.call(call.session, message, { ...options, onMessage: hearing(call, backend, options.timeoutMs) });
   } catch (error) {
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));
-    if (error instanceof JsonTextError || error instanceof SyntaxError)
+    if (isUnreadable(error))
       return readMessage(
         backendFailure(call, route.backend, new BackendError("bad_answer", "unknown", "its answer can't be read")),
       );

@@ -7,7 +7,7 @@
 import { randomBytes } from "node:crypto";
 import type { Log } from "../../common/log.ts";
 import type { Backend } from "../backends/backend.ts";
-import { nobodyAnswered, reasonOf } from "../backends/errors.ts";
+import { BackendError, nobodyAnswered, reasonOf } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import type { Limit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
@@ -19,7 +19,10 @@ import { type Question, questionOf, withdrawal } from "./questions.ts";
 export interface ParkedCalls {
   /** Runs a call until it is answered or needs input; throws what `run` throws. */
   start(work: Work): Promise<Turn>;
-  /** Goes on with a call that needed input; undefined when it is not there (any more), or has gone on already. */
+  /**
+   * Goes on with a call that needed input; undefined when it is not there, or has gone on already. Throws BackendError with what
+   * became of it when it ended meanwhile.
+   */
   resume(job: string, round: number, retry: Retry): Promise<Turn | undefined>;
   readonly size: number;
 }
@@ -90,6 +93,7 @@ const questionBytesMax = 256 * 1024;
 // have little to say.
 const outcomeMs = 60_000;
 const outcomeBytesMax = 256 * 1024;
+const endedMax = 10_000;
 
 /** None parked at first. */
 export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
@@ -97,6 +101,8 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
   const jobs = new Map<string, Job>();
   const ofCaller = createCounts();
   const ofBackend = createCounts();
+  // Calls that ended while their callers were away: what those are told who come back.
+  const ended = new Map<string, string>();
 
   function start(work: Work): Promise<Turn> {
     const waiter = Promise.withResolvers<Turn>();
@@ -130,9 +136,16 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
     if ("error" in outcome) for (const question of job.questions.values()) answer(job, withdrawal(question));
     job.questions.clear();
     if (job.waiter) deliver(job);
-    else if ("error" in outcome || outcome.answer.json.length > outcomeBytesMax)
-      drop(job); // its time was over, or its caller's
-    else job.expiry = setTimeout(() => drop(job), outcomeMs).unref();
+    else if ("error" in outcome) bury(job, "has ended meanwhile; whether it took effect is not known");
+    else if (outcome.answer.json.length > outcomeBytesMax) bury(job, "ran, and its answer was too large to be kept");
+    else job.expiry = setTimeout(() => bury(job, "ran, and its answer is no longer kept"), outcomeMs).unref();
+  }
+
+  /** Nothing is left of it but what became of it: a caller that was told to call again might have it run twice. */
+  function bury(job: Job, what: string): void {
+    drop(job);
+    if (ended.size >= endedMax) ended.delete(ended.keys().next().value as string);
+    ended.set(job.name, what);
   }
 
   function deliver(job: Job): void {
@@ -224,9 +237,15 @@ export function createParkedCalls(options: ParkedCallsOptions): ParkedCalls {
     session.calls.delete(key);
   }
 
-  function resume(name: string, round: number, { responses, notify, progressToken, signal }: Retry): Promise<Turn | undefined> {
+  async function resume(
+    name: string,
+    round: number,
+    { responses, notify, progressToken, signal }: Retry,
+  ): Promise<Turn | undefined> {
+    const what = ended.get(name);
+    if (what !== undefined) throw new BackendError("unanswered", "unknown", `the call ${what}`);
     const job = jobs.get(name);
-    if (!job || job.round !== round || job.waiter) return Promise.resolve(undefined);
+    if (!job || job.round !== round || job.waiter) return undefined;
     const waiter = Promise.withResolvers<Turn>();
     Object.assign(job, { waiter, notify, progressToken });
     if (job.outcome) {

@@ -5,7 +5,7 @@ import type { View } from "../aggregation/view.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { request } from "../mcp/json-rpc.ts";
 import { buildRuntime, emptyRuntime, type Runtime, type RuntimeOptions, type SnapshotContent } from "../runtime.ts";
-import { notifySession } from "../session/session.ts";
+import { notifySession, type Session } from "../session/session.ts";
 import type { SessionStore } from "../session/store.ts";
 import { changedKinds, type Kind, type VirtualServer } from "../virtual-server.ts";
 
@@ -59,6 +59,8 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
       server.refresh(); // catalogs may have come while the runtime was built
       for (const session of sessions.all()) {
         if (session.virtualServer !== server.name) continue;
+        // A stream that promised what it can't keep ends; its client opens another and is told what that can.
+        if (session.era === "stateless" && hasMoved(session, server)) session.stream?.end();
         for (const backend of server.backends.values()) {
           void backend.join(session);
           if (session.stream) void backend.follow(session); // one that took another's place knows no subscriptions yet
@@ -66,6 +68,14 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
       }
       tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? (() => undefined));
     }
+  }
+
+  /** Whether somebody else owns a resource now that a caller without a session listens to. */
+  function hasMoved({ subscriptions, ...client }: Session, server: VirtualServer): boolean {
+    return subscriptions.entries().some(([uri, { backend, original }]) => {
+      const now = server.viewOf(client).resources.get(uri);
+      return !server.backends.has(backend) || (now !== undefined && (now.backend !== backend || now.original !== original));
+    });
   }
 
   return {
