@@ -9,6 +9,7 @@ import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 import { startBackend } from "../support/backend.ts";
 import { openClient } from "../support/client.ts";
 import { httpBackend, stdioBackend } from "../support/config.ts";
+import { openDualClient } from "../support/dual-client.ts";
 import { eventually } from "../support/eventually.ts";
 import { startEverything, stdioServer } from "../support/processes.ts";
 import { serve } from "../support/serve.ts";
@@ -53,6 +54,22 @@ test("a real task that asks its client: the question arrives, the answer counts"
   const result = await client.callTool({ name: exposed, arguments: { topic: "python", ambiguous: true } });
   await client.close();
   assert.match(JSON.stringify(result.content), /Research Report: python \(snake\)/);
+  assert.equal(questions.length, 1);
+});
+
+test("a real task that asks a client without a session: the question is its answer, and it calls again", async () => {
+  await using everything = await startEverything();
+  await using gateway = await serve({ backends: [httpBackend("e", everything.url)] });
+  const questions: string[] = [];
+  await using client = await openDualClient(gateway.url, {
+    era: "stateless",
+    onElicit: ({ message }) => {
+      questions.push(message);
+      return { action: "accept", content: { interpretation: "snake" } };
+    },
+  });
+  assert.match(await client.call(exposed, { topic: "gateways" }), /# Research Report: gateways/);
+  assert.match(await client.call(exposed, { topic: "python", ambiguous: true }), /Research Report: python \(snake\)/);
   assert.equal(questions.length, 1);
 });
 
