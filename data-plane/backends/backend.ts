@@ -25,7 +25,7 @@ export interface CallOptions {
   readonly isIncidental?: boolean;
   /** As in RequestOptions. */
   readonly headers?: Readonly<Record<string, string>>;
-  readonly freshHeaders?: RequestOptions["freshHeaders"];
+  readonly freshHeaders?: NonNullable<RequestOptions["freshHeaders"]>;
 }
 
 export interface Backend {
@@ -126,12 +126,7 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
 
   async function attempt(session: Session, message: Message, call: CallOptions): Promise<Message> {
     return withLimit(call.limit, async (signal) => {
-      const options: RequestOptions = {
-        signal,
-        ...(call.onMessage ? { onMessage: call.onMessage } : {}),
-        ...(call.headers ? { headers: call.headers } : {}),
-        ...(call.freshHeaders ? { freshHeaders: call.freshHeaders } : {}),
-      };
+      const options: RequestOptions = { ...call, signal };
       const leg = await legs.of(session);
       try {
         return await leg.request(message, options);

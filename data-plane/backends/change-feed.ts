@@ -4,21 +4,9 @@
 // Source: MCP 2026-07-28, subscriptions.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
-import { errorCodes, type Message, readMessage, request } from "../mcp/json-rpc.ts";
-import { statelessErrors, tasksExtension } from "../mcp/stateless.ts";
-import {
-  acknowledged,
-  concernsResource,
-  honouredBy,
-  listenRequest,
-  listsChanged,
-  paramsOf,
-  resourceUpdated,
-  untagged,
-  type Wanted,
-} from "../mcp/subscriptions.ts";
-import { errorOf } from "../mcp/translate.ts";
-import { reasonOf } from "./errors.ts";
+import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { concernsResource, listsChanged, paramsOf, resourceUpdated, untagged, type Wanted } from "../mcp/subscriptions.ts";
+import { type Beginning, type ChangeStream, type OpenStream, says, startStream } from "./change-stream.ts";
 import type { Hear } from "./leg.ts";
 import { untilAborted } from "./limit.ts";
 
@@ -53,14 +41,7 @@ export interface Follower {
 }
 
 export interface ChangeFeedOptions {
-  /**
-   * Sends the request, from a client with these capabilities (JSON text), and gives its answer when the stream has ended; rejects
-   * with why it could not be had.
-   */
-  readonly open: (
-    message: Message,
-    options: { readonly signal: AbortSignal; readonly onMessage: Hear; readonly capabilities: string },
-  ) => Promise<Message>;
+  readonly open: OpenStream;
   readonly log: Log;
 }
 
@@ -75,37 +56,19 @@ interface Wisher {
   readonly onLost: (() => void) | undefined;
 }
 
-/**
- * Acknowledged; not to be had from a server that has no such streams; refused, with all that was wanted; or broken or silent
- * before any of that.
- */
-type Beginning = "taken" | "absent" | "refused" | "failed";
-
-/** One stream, what it was asked for, and what of the resources and tasks the server took. */
-interface Stream {
-  readonly stop: AbortController;
-  readonly wanted: Wanted;
-  /** How it began. */
-  readonly begun: Promise<Beginning>;
-  honoured: Pick<Wanted, "uris" | "tasks">;
-  hasEnded: boolean;
-}
-
 const gatherMs = 10;
-const acknowledgeMs = 5_000;
 const backoffMs = { first: 500, most: 10_000 };
 const steadyMs = 5_000;
 // Streams that are tried to find out which of many wishes is refused.
 const attemptsMax = 40;
 const urisMax = 10_000;
-const withTasks = JSON.stringify({ extensions: { [tasksExtension]: {} } });
 
 /** No stream is open before somebody follows. */
 export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   const wishers = new Set<Wisher>();
   const isOver = new AbortController();
-  let live: Stream | undefined;
-  let opening: Stream | undefined;
+  let live: ChangeStream | undefined;
+  let opening: ChangeStream | undefined;
   let turn: Promise<unknown> = Promise.resolve();
   let nextTurn: Promise<boolean> | undefined;
   let retry: NodeJS.Timeout | undefined;
@@ -134,7 +97,7 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
       return true;
     }
     const wanted = wantedByAll();
-    if (isOver.signal.aborted || (isLive() && says(live as Stream, wanted))) return !isOver.signal.aborted;
+    if (isOver.signal.aborted || (isLive() && says(live as ChangeStream, wanted))) return !isOver.signal.aborted;
     const outcome = await openStream(wanted);
     if (outcome === "refused") await sift(wanted);
     if (outcome === "failed") tryAgain();
@@ -188,7 +151,16 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   /** Opens a stream; once it is acknowledged, it takes the place of the one before. */
   async function openStream(wanted: Wanted): Promise<Beginning> {
     const previous = live;
-    const stream = startStream(wanted);
+    const stream = startStream(wanted, {
+      open,
+      id: `"vmcp-listen-${++streams}"`,
+      hear: tell,
+      onEnd(livedMs) {
+        if (livedMs > steadyMs) failures = 0;
+        if (live === stream) lose();
+      },
+      log,
+    });
     opening = stream;
     const outcome = await stream.begun;
     opening = undefined;
@@ -202,48 +174,6 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
     if (hasMissed) tellEverything();
     if (stream.hasEnded) lose();
     return outcome;
-  }
-
-  function startStream(wanted: Wanted): Stream {
-    const stop = new AbortController();
-    const begun = Promise.withResolvers<Beginning>();
-    const stream: Stream = {
-      stop,
-      wanted,
-      begun: begun.promise,
-      honoured: { uris: new Set(), tasks: new Set() },
-      hasEnded: false,
-    };
-    const late = setTimeout(() => begun.resolve("failed"), acknowledgeMs);
-    const startedMs = performance.now();
-
-    function hear(message: Message): Promise<void> | undefined {
-      if (stop.signal.aborted) return undefined;
-      if (message.method !== acknowledged) return tell(message);
-      stream.honoured = honouredBy(message);
-      begun.resolve("taken");
-      return undefined;
-    }
-
-    open(listenRequest(wanted, `"vmcp-listen-${++streams}"`), {
-      signal: stop.signal,
-      onMessage: hear,
-      capabilities: wanted.tasks.size > 0 ? withTasks : "{}",
-    })
-      .then(
-        (answer) => begun.resolve(beginningOf(answer)),
-        (error: unknown) => {
-          log.debug({ reason: reasonOf(error) }, "a stream of changes ended");
-          begun.resolve("failed");
-        },
-      )
-      .finally(() => {
-        clearTimeout(late);
-        stream.hasEnded = true;
-        if (performance.now() - startedMs > steadyMs) failures = 0;
-        if (live === stream) lose();
-      });
-    return stream;
   }
 
   /** The stream broke: what changes now is told to nobody, so everything may have changed when the next one is there. */
@@ -293,7 +223,7 @@ export function createChangeFeed({ open, log }: ChangeFeedOptions): ChangeFeed {
   }
 
   function hears({ wantsLists, uris, tasks }: Wisher): boolean {
-    return isLive() && says(live as Stream, { lists: wantsLists, uris, tasks });
+    return isLive() && says(live as ChangeStream, { lists: wantsLists, uris, tasks });
   }
 
   function wantedByAll(): Wanted {
@@ -371,18 +301,6 @@ function keysOf(wanted: Wanted, kind: Key[0]): Key[] {
 function wantedOf(lists: boolean, keys: readonly Key[]): Wanted {
   const of = (wanted: Key[0]) => new Set(keys.filter(([kind]) => kind === wanted).map(([, key]) => key));
   return { lists, uris: of("uris"), tasks: of("tasks") };
-}
-
-/** Whether a stream tells all of it already. */
-function says({ wanted, honoured }: Stream, { lists, uris, tasks }: Wanted): boolean {
-  return (wanted.lists || !lists) && uris.isSubsetOf(honoured.uris) && tasks.isSubsetOf(honoured.tasks);
-}
-
-/** What an answer in the place of a stream says. */
-function beginningOf(answer: Message): Beginning {
-  const { code } = answer.error ? errorOf(answer) : { code: undefined };
-  if (code === errorCodes.methodNotFound) return "absent";
-  return code === errorCodes.invalidParams || code === statelessErrors.missingCapability ? "refused" : "failed";
 }
 
 function concerns({ wantsLists, uris, tasks }: Wisher, { method }: Message, uri: unknown, taskId: unknown): boolean {

@@ -17,14 +17,15 @@ export const callTool: Method = async (call) => {
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
   const route = call.view.tools.get(name);
   if (!route) return invalidParams(call, `unknown tool: ${name}`);
+  const mayBeStateless = call.server.backends.get(route.backend)?.catalog?.facts.era !== "session";
   const wrong = call.stateless && paramMismatch(route.paramHeaders ?? [], call.params.arguments, call.stateless.headers);
   if (wrong !== undefined) return errorResponse(call.id, { code: statelessErrors.headerMismatch, message: wrong });
   const response = route.needsTask
     ? await callAsTask(call, route)
-    : await forward(call, route, plainEdits(call, name, route), headersFor(call, route));
+    : await forward(call, route, plainEdits(call, name, route), mayBeStateless ? headersFor(call, route) : {});
   noteUris(call.session.handedOut, route.backend, response);
   if (call.stateless) return withOwnTaskId(call, route, response);
-  return route.isWrapped || isFromStateless(call, route) ? asObject(response, route) : response.json;
+  return route.isWrapped || mayBeStateless ? asObject(response, route) : response.json;
 };
 
 function plainEdits(call: Call, name: string, { original }: Route): Edit[] {
@@ -62,10 +63,6 @@ function otherParamHeaders(
     if (name.startsWith("mcp-param-") && !Object.hasOwn(own, name) && typeof value === "string") others[name] = value;
   }
   return others;
-}
-
-function isFromStateless({ server }: Call, { backend }: Route): boolean {
-  return server.backends.get(backend)?.catalog?.facts.era === "stateless";
 }
 
 /** Structured content that is no object breaks clients of the session era, whatever the tool's schema says. */
