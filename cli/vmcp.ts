@@ -37,6 +37,12 @@ listening(program.command("proxy").description("run a proxy"))
   .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])
   .option("--id <name>", "name of this proxy, stable over restarts (default: the host name and port)")
   .option("--advertise <url>", "where other proxies reach this one (default: where it listens)", parseOrigin)
+  .option(
+    "--drain-delay <duration>",
+    "go on so long after SIGTERM, unready, until load balancers have noticed",
+    parseDrain,
+    2_000,
+  )
   .option("--allow-stdio", "let the control plane start stdio servers on this machine")
   .action(async (options) => (await import("./vmcp/proxy.ts")).proxy(options));
 
@@ -71,6 +77,28 @@ function listening(command: Command): Command {
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--port <number>", "port to listen on; 0 takes a free one", parsePort, 4483)
     .option("--session-ttl <duration>", "end sessions unused for so long, such as 30m", parseTtl, 30 * 60_000)
+    .option(
+      "--session-max-age <duration>",
+      "end sessions so long after they were opened, such as 8h",
+      parseMaxAge,
+      8 * 60 * 60_000,
+    )
+    .option("--sessions-per-caller <number>", "sessions that one signed-in caller may have", parseCount, 32)
+    .addOption(
+      new Option("--session-binding <what>", "what a session is bound to: its caller, or the caller's very token")
+        .choices(["identity", "token"])
+        .default("identity"),
+    )
+    .addOption(
+      new Option("--on-session-mismatch <what>", "what becomes of a session that another caller shows")
+        .choices(["terminate", "reject"])
+        .default("terminate"),
+    )
+    .addOption(
+      new Option("--redis <url>", "keep sessions there, for all proxies; redis[+sentinel|+cluster]://…").env("VMCP_REDIS_URL"),
+    )
+    .option("--redis-prefix <text>", "what keys there begin with (default: vmcp:)")
+    .option("--drain-timeout <duration>", "how long calls in flight may take when the proxy stops", parseDrain, 30_000)
     .option("--allowed-host <name...>", "host names clients may use besides loopback names", [])
     .option("--allowed-origin <origin...>", "origins of web pages that may call besides loopback ones", [])
     .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024)
@@ -95,6 +123,25 @@ function parseBytes(text: string): number {
   if (!/^\d+$/.test(text) || bytes < 1_024 || bytes > 64 * 1024 * 1024)
     throw new InvalidArgumentError("expected 1024 to 67108864 bytes.");
   return bytes;
+}
+
+function parseMaxAge(text: string): number {
+  const milliseconds = parseDurationMs(text);
+  if (milliseconds === undefined || milliseconds < 1_000 || milliseconds > 86_400_000)
+    throw new InvalidArgumentError("expected 1s to 24h, such as 8h.");
+  return milliseconds;
+}
+
+function parseDrain(text: string): number {
+  const milliseconds = parseDurationMs(text);
+  if (milliseconds === undefined || milliseconds > 600_000) throw new InvalidArgumentError("expected 0s to 10m, such as 2s.");
+  return milliseconds;
+}
+
+function parseCount(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > 256) throw new InvalidArgumentError("expected a number from 1 to 256.");
+  return count;
 }
 
 function parseTtl(text: string): number {

@@ -1,5 +1,6 @@
 // Everything one snapshot builds. A runtime is built aside and replaces the old one whole; what did not change between
 // two snapshots (a backend with its connections, sessions and breaker) is carried over.
+import { createHash } from "node:crypto";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { Log } from "../common/log.ts";
 import type { Backend as BackendSpec } from "../proto/gen/vmcp/resource/v1/backend_pb.ts";
@@ -91,19 +92,26 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const strategy = strategyOf(server, declared.spec.name);
     const key = `${resource} ${declared.key} ${strategy ? JSON.stringify(strategy) : ""}`;
     const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
-    const backend = existing ?? startBackend(declared.spec, strategy, server);
+    const backend =
+      existing ?? startBackend(declared.spec, createHash("sha256").update(key).digest("base64url"), strategy, server);
     if (existing) reused.push([existing, breakerOf(server.operational?.failureHandling?.circuitBreaker)]);
     used.set(key, { resource, backend });
     return backend;
   }
 
-  function startBackend(spec: BackendSpec, strategy: OutgoingAuthStrategy | undefined, server: VirtualServerSpec): Backend {
+  function startBackend(
+    spec: BackendSpec,
+    place: string,
+    strategy: OutgoingAuthStrategy | undefined,
+    server: VirtualServerSpec,
+  ): Backend {
     const credential = credentialOf(strategy);
     if (spec.transport === "stdio" && !options.allowStdio)
       throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
     const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);
     const backend = createBackend({
       spec,
+      place,
       credential,
       breaker,
       log: options.log,

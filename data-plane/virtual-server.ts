@@ -1,4 +1,5 @@
 // One virtual server as this proxy runs it: its rules, its backends, and the view they add up to right now.
+import { setTimeout as sleep } from "node:timers/promises";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { softwareVersion } from "../common/version.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
@@ -20,6 +21,8 @@ export interface VirtualServer {
   readonly view: View;
   /** What clients of an era that declared these capabilities (JSON text) see. */
   viewOf(client: Kind): View;
+  /** Backends that list more for a client like this get a moment to do so, the first time one comes. Never rejects. */
+  join(session: Session): Promise<void>;
   /** Deadline of a call to a backend, milliseconds. */
   timeoutMs(backend: string): number;
   /** Merges the catalogs again at the next look; gives the view that clients of a kind had, if any had looked. */
@@ -31,6 +34,7 @@ export type Kind = Pick<Session, "era" | "capabilities">;
 
 const plain: Kind = { era: "stateless", capabilities: "{}" };
 const viewsMax = 64;
+const joinMs = 2_000;
 
 /** Nothing is merged before somebody looks. */
 export function createVirtualServer(options: {
@@ -80,6 +84,10 @@ export function createVirtualServer(options: {
       return viewOf(plain);
     },
     viewOf,
+    async join(session) {
+      const joined = Promise.all(options.backends.map((backend) => backend.join(session)));
+      await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
+    },
     timeoutMs: (backend) => timeouts.get(backend) ?? defaultTimeoutMs,
     refresh() {
       const before = views;

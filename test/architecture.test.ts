@@ -31,6 +31,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
   ],
   "data-plane": [
     ["index"],
+    ["serving"],
     ["sync", "ingress"],
     ["methods"],
     ["runtime"],
@@ -53,6 +54,7 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
     only: ["data-plane/ingress/"],
     why: "rooms below the ingress take headers and messages, so that they can be tested without HTTP",
   },
+  ioredis: { only: ["data-plane/session/redis-"], why: "other stores must fit behind the same interface" },
   opossum: { only: ["data-plane/backends/"], why: "one breaker per backend, wrapped once" },
   "@modelcontextprotocol/sdk/client": { only: sdkPlaces, why: sdkWhy },
   "@modelcontextprotocol/sdk/server": { only: sdkPlaces, why: sdkWhy },

@@ -30,15 +30,18 @@ export async function serve(options: ServeOptions): Promise<void> {
   log.info({ adminAddress: controlPlane.address }, "admin API listens");
   await declare(controlPlane, file);
   const first = Promise.withResolvers<void>();
-  await using proxy = await startProxy(options, {
-    controlPlanes: [controlPlane.address],
-    id: "local",
-    log,
-    allowStdio: true, // the file is the operator's own, and the admin API can't change it
-    onLive: () => first.resolve(),
-    onRefused: (error) =>
-      first.reject(new ExitError(exitCodes.badInput, `the configuration can't be served here: ${error.message}`)),
-  });
+  await using proxy = await startProxy(
+    { ...sessionStorageOf(file), ...options },
+    {
+      controlPlanes: [controlPlane.address],
+      id: "local",
+      log,
+      allowStdio: true, // the file is the operator's own, and the admin API can't change it
+      onLive: () => first.resolve(),
+      onRefused: (error) =>
+        first.reject(new ExitError(exitCodes.badInput, `the configuration can't be served here: ${error.message}`)),
+    },
+  );
   await Promise.race([first.promise, stopped]);
 
   for (const name of file.virtualServers)
@@ -46,6 +49,16 @@ export async function serve(options: ServeOptions): Promise<void> {
   started.resolve(controlPlane);
   await stopped;
   log.info("stopping");
+}
+
+/** Where the file says that sessions are kept; the flags of the command win. */
+function sessionStorageOf({ resources }: ConfigFile): Pick<ListenOptions, "redis" | "redisPrefix"> {
+  for (const { spec } of resources) {
+    const storage = spec.case === "virtualServer" ? spec.value.sessionStorage : undefined;
+    if (storage?.provider === "redis")
+      return { redis: `redis://${storage.address}/${storage.db}`, redisPrefix: storage.keyPrefix || "vmcp:" };
+  }
+  return {};
 }
 
 /** The well-known port, so that vmcpctl finds us; another one when it is taken and nobody asked for it. */

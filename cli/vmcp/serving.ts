@@ -1,23 +1,38 @@
 // What `serve` and `proxy` share: the options of a listening proxy, and its start.
-import { type DataPlane, type DataPlaneOptions, startDataPlane } from "../../data-plane/index.ts";
+import {
+  type DataPlane,
+  type DataPlaneOptions,
+  KeyRingError,
+  RedisAddressError,
+  startDataPlane,
+} from "../../data-plane/index.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 
 export interface ListenOptions {
   readonly host: string;
   readonly port: number;
-  /** Milliseconds. */
+  /** Durations are in milliseconds. */
   readonly sessionTtl: number;
+  readonly sessionMaxAge: number;
+  readonly sessionsPerCaller: number;
+  readonly sessionBinding: "identity" | "token";
+  readonly onSessionMismatch: "terminate" | "reject";
+  readonly redis?: string;
+  readonly redisPrefix?: string;
+  readonly drainTimeout: number;
+  readonly drainDelay?: number;
   readonly allowedHost: readonly string[];
   readonly allowedOrigin: readonly string[];
   readonly bodyLimit: number;
   readonly legacySse: boolean;
 }
 
-/** Starts a proxy; throws ExitError when it can't listen. */
+/** Starts a proxy; throws ExitError when it can't listen, or its secrets are not good. */
 export async function startProxy(
-  { host, port, sessionTtl, allowedHost, allowedOrigin, bodyLimit, legacySse }: ListenOptions,
+  chosen: ListenOptions,
   options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
 ): Promise<DataPlane> {
+  const { host, port } = chosen;
   // Nobody waits for it, so nobody is hurt but whoever it was for; all others need the process.
   process.on("unhandledRejection", (error) => options.log.error({ err: error }, "something failed that nobody waited for"));
   try {
@@ -25,13 +40,23 @@ export async function startProxy(
       ...options,
       host,
       port,
-      sessionIdleMs: sessionTtl,
-      allowedHosts: allowedHost,
-      allowedOrigins: allowedOrigin,
-      bodyBytesMax: bodyLimit,
-      legacySse,
+      allowedHosts: chosen.allowedHost,
+      allowedOrigins: chosen.allowedOrigin,
+      bodyBytesMax: chosen.bodyLimit,
+      legacySse: chosen.legacySse,
+      session: {
+        idleMs: chosen.sessionTtl,
+        absoluteMs: chosen.sessionMaxAge,
+        perCallerMax: chosen.sessionsPerCaller,
+        binding: chosen.sessionBinding,
+        onMismatch: chosen.onSessionMismatch,
+        ...(chosen.redis === undefined ? {} : { redis: chosen.redis, redisPrefix: chosen.redisPrefix ?? "vmcp:" }),
+      },
+      drain: { callsMs: chosen.drainTimeout, delayMs: chosen.drainDelay ?? 0 },
     });
   } catch (error) {
+    if (error instanceof KeyRingError || error instanceof RedisAddressError)
+      throw new ExitError(exitCodes.badInput, error.message);
     throw new ExitError(exitCodes.failure, listenProblem(error as NodeJS.ErrnoException, host, port));
   }
 }

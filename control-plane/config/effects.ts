@@ -57,7 +57,8 @@ function sectionEffects(server: VirtualServer, present: (...path: string[]) => b
     report([key], message);
   }
   if (server.sessionStorage?.provider === "redis") {
-    report(["sessionStorage", "provider"], `sessionStorage redis ${later}: sessions live in the memory of each proxy`);
+    const message = "sessionStorage is followed by `vmcp serve`; proxies of a mesh are told with --redis";
+    report(["sessionStorage", "provider"], message);
   }
   if (present("operational", "logLevel"))
     report(["operational", "logLevel"], `logLevel ${later}`, "warning", "set the environment variable VMCP_LOG_LEVEL");

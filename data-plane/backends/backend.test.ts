@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -10,8 +9,8 @@ import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, counter, plainTool, startBackend, textResult } from "../../test/support/backend.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { createLocalSessions } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
-import { createSessionStore } from "../session/store.ts";
 import { type Backend, createBackend } from "./backend.ts";
 import { BackendError } from "./errors.ts";
 import type { Hear } from "./leg.ts";
@@ -22,11 +21,7 @@ const breaker = { enabled: true, failureThreshold: 3, openMs: 60_000 };
 
 /** A backend of ours in front of a scripted server, with sessions to call it from. */
 async function setUp(t: TestContext, url: string, settings = breaker) {
-  const sessions = createSessionStore({
-    idleMs: 60_000,
-    sessionsMax: 10,
-    ids: { mint: () => randomUUID(), ownerOf: () => undefined },
-  });
+  const sessions = createLocalSessions({ idleMs: 60_000, sessionsMax: 10 });
   const changes = new EventTarget();
   const outside: string[] = [];
   const backend = createBackend({
@@ -48,8 +43,8 @@ async function setUp(t: TestContext, url: string, settings = breaker) {
   return { backend, sessions, newSession: () => newSession(sessions), until, outside };
 }
 
-function newSession(sessions: ReturnType<typeof createSessionStore>): Session {
-  const identity = { issuer: "i", subject: "s" };
+function newSession(sessions: ReturnType<typeof createLocalSessions>): Session {
+  const identity = { issuer: "i", subject: "s", isAnonymous: false };
   const session = sessions.create({
     virtualServer: "v",
     identity,

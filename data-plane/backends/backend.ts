@@ -46,6 +46,8 @@ export interface Backend {
   call(session: Session, message: Message, options: CallOptions): Promise<Message>;
   /** Sends a notification or a client's answer on the session's leg; does nothing when it has none. Throws BackendError. */
   tell(session: Session, message: Buffer): Promise<void>;
+  /** Goes on with the session's leg that another replica opened, if there is one; never rejects. */
+  adopt(session: Session): Promise<void>;
   /** Starts to hear what the backend says to a session outside of calls, once the session has a stream; see SessionLegs. */
   follow(session: Session): Promise<void>;
   /**
@@ -65,6 +67,8 @@ export interface Backend {
 
 export interface BackendOptions {
   readonly spec: BackendSpec;
+  /** Names the server and the credential, the same on every replica. Default: the URL. */
+  readonly place?: string;
   readonly credential: ShowCredential;
   readonly breaker: BreakerSettings;
   readonly log: Log;
@@ -83,12 +87,14 @@ function unreadable(error: Error): BackendError {
 }
 
 /** Starts watching at once. Throws an Error fit for the operator when the backend can't be served here. */
-export function createBackend({ spec, credential, breaker: settings, log, onMessage, onChange }: BackendOptions): Backend {
+export function createBackend(options: BackendOptions): Backend {
+  const { spec, place = spec.url, credential, breaker: settings, log, onMessage, onChange } = options;
   const connector = createConnector({ spec, credential, log });
   let breaker = createBreaker(settings);
   let breakerSettings = settings;
   const legs = createSessionLegs({
     backend: spec.name,
+    place,
     open: connector.openLeg,
     onMessage: (session, message) => onMessage(session, backend, message),
     log,
@@ -185,6 +191,7 @@ export function createBackend({ spec, credential, breaker: settings, log, onMess
       const leg = await legs.existing(session);
       if (leg && !leg.isShared) await withDeadline(notifyMs, (signal) => leg.notify(message, signal));
     },
+    adopt: async (session) => void (await legs.existing(session)),
     follow: legs.follow,
     async followTask(session, taskId, isWanted) {
       try {

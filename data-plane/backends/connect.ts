@@ -5,7 +5,7 @@ import { resolveReference } from "../outgoing-auth/references.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { createHttpEndpoint } from "./http-endpoint.ts";
-import type { ClientFacts, Leg } from "./leg.ts";
+import type { ClientFacts, Leg, Resumable } from "./leg.ts";
 import type { PipeEvents } from "./pipe.ts";
 import { openPiped, type PipedServer } from "./piped.ts";
 import { forSessionCaller } from "./session-caller.ts";
@@ -15,8 +15,8 @@ import { openStdio } from "./stdio.ts";
 
 /** Opens sessions with one backend. */
 export interface Connector {
-  /** Throws BackendError. */
-  openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg>;
+  /** Opens a session, or goes on with one that another replica opened, where the transport can. Throws BackendError. */
+  openLeg(client: ClientFacts, signal: AbortSignal, resumed?: Resumable): Promise<Leg>;
   /** The backend does not answer any more: ends what is ours of it, so that the next session starts it anew. */
   restart(): Promise<void>;
   /** Ends everything it opened. */
@@ -45,7 +45,7 @@ export function createConnector(options: ConnectOptions): Connector {
     });
   const connector = connect({ ...options, credential });
   return {
-    openLeg: async (client, signal) => spoken(client, await connector.openLeg(client, signal)),
+    openLeg: async (client, signal, resumed) => spoken(client, await connector.openLeg(client, signal, resumed)),
     restart: connector.restart,
     close: connector.close,
   };

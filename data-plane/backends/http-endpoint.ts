@@ -4,15 +4,15 @@ import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpTarget } from "./http-target.ts";
-import { type ClientFacts, gateway, type Leg, legWith } from "./leg.ts";
+import { type ClientFacts, gateway, type Leg, legWith, type Resumable } from "./leg.ts";
 import { withDeadline } from "./limit.ts";
 import { createStatelessHttp, type StatelessHttp } from "./stateless-http.ts";
 import { createStatelessLeg } from "./stateless-leg.ts";
 import { openSessionLeg } from "./streamable-http.ts";
 
 export interface HttpEndpoint {
-  /** Opens a session, or what stands for one; throws BackendError. */
-  openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg>;
+  /** Opens a session, or what stands for one, or goes on with `resumed`; throws BackendError. */
+  openLeg(client: ClientFacts, signal: AbortSignal, resumed?: Resumable): Promise<Leg>;
   /** There is nothing of ours to start again. */
   restart(): Promise<void>;
   /** Drops every connection. */
@@ -82,7 +82,9 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
     return found;
   }
 
-  async function openLeg(client: ClientFacts, signal: AbortSignal): Promise<Leg> {
+  async function openLeg(client: ClientFacts, signal: AbortSignal, resumed?: Resumable): Promise<Leg> {
+    // If the server is of another time by now, it refuses the session, and the next is opened as it should be.
+    if (resumed) return ofItsTime(await openSessionLeg(target, client, signal, resumed));
     const wasKnown = known !== undefined;
     const found = await verdict();
     signal.throwIfAborted();

@@ -2,6 +2,7 @@
 import { softwareVersion } from "../../common/version.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { type Era, isSessionVersion, type McpVersion, type SessionVersion } from "../mcp/versions.ts";
+import type { StoredLeg } from "../session/record.ts";
 import { BackendError } from "./errors.ts";
 
 /** What the backend said of itself when the session opened, or when it was discovered. */
@@ -52,9 +53,16 @@ export interface Leg {
   readonly isShared: boolean;
   /** Why it ended; undefined while it is open. */
   readonly closedBy: string | undefined;
+  /** What another replica needs to go on with it; undefined when only this connection can. */
+  readonly resumable?: Resumable;
   /** Ends the session; never rejects, bounded in time. */
   close(): Promise<void>;
+  /** Lets go of it without ending it, for another replica to go on with. Without it there is nothing to let go of. */
+  leave?(): void;
 }
+
+/** A session with a server, as far as another replica needs to know it. */
+export type Resumable = Omit<StoredLeg, "place">;
 
 /** The leg with some of it done another way. */
 export function legWith(leg: Leg, changes: Partial<Leg>): Leg {

@@ -3,15 +3,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
-import type { Session } from "../session/session.ts";
+import { type StoredLeg, withEntry } from "../session/record.ts";
+import { type Ending, notifySession, type Session } from "../session/session.ts";
 import { BackendError, reasonOf } from "./errors.ts";
-import type { ClientFacts, Leg } from "./leg.ts";
+import type { ClientFacts, Leg, Resumable } from "./leg.ts";
 import { withDeadline } from "./limit.ts";
 
 export interface SessionLegs extends AsyncDisposable {
   /** The session's leg, opened once for all calls that wait for it; throws BackendError, "not_executed". */
   of(session: Session): Promise<Leg>;
-  /** The session's leg when it has one. */
+  /** The session's leg when it has one, here or on another replica. */
   existing(session: Session): Promise<Leg | undefined>;
   /**
    * Hears what the backend says to this session outside of calls, while the client has a stream to hear it on. Settles when the
@@ -24,7 +25,9 @@ export interface SessionLegs extends AsyncDisposable {
 
 export interface SessionLegsOptions {
   readonly backend: string;
-  readonly open: (client: ClientFacts, signal: AbortSignal) => Promise<Leg>;
+  /** Names the server and the credential: a session that another replica opened is gone on with only there. */
+  readonly place: string;
+  readonly open: (client: ClientFacts, signal: AbortSignal, resumed?: Resumable) => Promise<Leg>;
   readonly onMessage: (session: Session, message: Message) => Promise<void> | undefined;
   readonly log: Log;
 }
@@ -40,42 +43,111 @@ const subscribingMs = 30_000;
 const shortMs = 5_000;
 
 /** None open at first. */
-export function createSessionLegs({ backend, open, onMessage, log }: SessionLegsOptions): SessionLegs {
+export function createSessionLegs({ backend, place, open, onMessage, log }: SessionLegsOptions): SessionLegs {
   const legs = new Map<Session, Promise<Leg>>();
   const known = new Map<Session, () => void>(); // whose end we hear of, and what takes that back
   const isOver = new AbortController();
   const followed = new WeakMap<Leg, Session["stream"]>();
+  const levels = new WeakMap<Leg, string | undefined>(); // what legs were told that only this replica has
 
   async function of(session: Session): Promise<Leg> {
     const existing = legs.get(session);
-    if (existing && (await existing).closedBy === undefined) return existing;
+    const leg = existing && (await existing);
+    if (leg?.closedBy === undefined && leg) return levelled(session, leg);
     if (legs.get(session) !== existing) return of(session); // another call opened one meanwhile
-    const opening = openLeg(session);
+    const opening = openLeg(session, leg);
     legs.set(session, opening);
     if (!known.has(session) && !session.hasEnded)
       known.set(
         session,
-        session.onEnd(() => void drop(session)),
+        session.onEnd((ending) => void drop(session, ending)),
       );
     opening.catch(() => legs.get(session) === opening && legs.delete(session));
     return opening;
   }
 
-  async function openLeg(session: Session): Promise<Leg> {
-    const leg = await withDeadline(openMs, (signal) => open(session, signal)).catch((error: unknown) => {
-      // Whatever became of the handshake, the call that waits for it did not run.
-      throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
-    });
-    if (session.logLevel !== undefined) await setLevel(leg, session.logLevel);
-    void subscribeAgain(session, leg);
+  /** Opens the session's leg, or goes on with the one that another replica opened. `lost` is the one that there was here. */
+  async function openLeg(session: Session, lost: Leg | undefined): Promise<Leg> {
+    const stored = storedLeg(session);
+    const isOthers = stored !== undefined && stored.sessionId !== lost?.resumable?.sessionId;
+    const leg = isOthers ? await opened(session, stored) : await openNew(session, stored);
+    if (lost) tellLost(session, leg);
     // What the first call makes the backend say outside of it must find us listening.
     await followLeg(session, leg);
     return leg;
   }
 
+  /** `before` is what replicas know of a leg that is lost. */
+  async function openNew(session: Session, before: StoredLeg | undefined): Promise<Leg> {
+    const leg = await opened(session);
+    const theirs = leg.resumable && (await share(session, before, leg, leg.resumable));
+    if (theirs) return theirs;
+    const { logLevel } = session.state;
+    levels.set(leg, logLevel);
+    if (logLevel !== undefined) await setLevel(leg, logLevel);
+    void subscribeAgain(session, leg);
+    return leg;
+  }
+
+  function opened(session: Session, resumed?: StoredLeg): Promise<Leg> {
+    return withDeadline(openMs, (signal) => open(session, signal, resumed)).catch((error: unknown) => {
+      // Whatever became of the handshake, the call that waits for it did not run.
+      throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
+    });
+  }
+
+  function storedLeg({ state }: Session): StoredLeg | undefined {
+    const stored = state.legs.get(backend);
+    return stored?.place === place ? stored : undefined;
+  }
+
+  /**
+   * Lets other replicas know of a new leg. When one of them was sooner, ours is closed and theirs is given: a backend keeps one
+   * session for each of ours.
+   */
+  async function share(
+    session: Session,
+    before: StoredLeg | undefined,
+    leg: Leg,
+    resumable: Resumable,
+  ): Promise<Leg | undefined> {
+    try {
+      await session.change((state) => {
+        const present = state.legs.get(backend);
+        const isTaken = present?.place === place && present.sessionId !== before?.sessionId;
+        return isTaken ? state : { ...state, legs: withEntry(state.legs, backend, { place, ...resumable }) };
+      });
+    } catch (error) {
+      await leg.close();
+      throw new BackendError("unavailable", "not_executed", reasonOf(error), error);
+    }
+    const shared = storedLeg(session);
+    if (!shared || shared.sessionId === resumable.sessionId) return undefined;
+    void leg.close();
+    return opened(session, shared);
+  }
+
+  /** A backend that forgot the session may list other things to the next. */
+  function tellLost(session: Session, { facts: { capabilities } }: Leg): void {
+    for (const kind of ["tools", "prompts", "resources"]) {
+      const method = `notifications/${kind}/list_changed`;
+      if (capabilities[kind] !== undefined) notifySession(session, method, request(method, undefined));
+    }
+  }
+
+  /** Tells a leg that only we have of a level that was set on another replica. */
+  async function levelled(session: Session, leg: Leg): Promise<Leg> {
+    const { logLevel } = session.state;
+    if (leg.resumable === undefined && logLevel !== undefined && levels.get(leg) !== logLevel) {
+      levels.set(leg, logLevel);
+      await setLevel(leg, logLevel);
+    }
+    return leg;
+  }
+
   /** Subscribes to what the session is subscribed to; no call waits for that. */
   async function subscribeAgain(session: Session, leg: Leg): Promise<void> {
-    const own = [...session.subscriptions.values()].filter((route) => route.backend === backend).values();
+    const own = [...session.state.subscriptions.values()].filter((route) => route.backend === backend).values();
     const untilMs = performance.now() + subscribingMs;
     async function work(): Promise<void> {
       for (const { original } of own)
@@ -85,12 +157,14 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     await Promise.all(Array.from({ length: subscribingMax }, work));
   }
 
-  async function drop(session: Session): Promise<void> {
+  async function drop(session: Session, ending: Ending): Promise<void> {
     const leg = legs.get(session);
     legs.delete(session);
     known.get(session)?.();
     known.delete(session);
-    await leg?.then((opened) => opened.close()).catch(() => undefined);
+    await leg
+      ?.then((opened) => (ending === "elsewhere" && opened.leave ? opened.leave() : opened.close()))
+      .catch(() => undefined);
   }
 
   async function setLevel(leg: Leg, level: string): Promise<void> {
@@ -106,14 +180,15 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
   }
 
   async function follow(session: Session): Promise<void> {
-    const opening = (isWaitedFor(session) ? of(session) : legs.get(session))?.catch(() => undefined); // calls hear why
+    const isWanted = isWaitedFor(session) || (session.stream !== undefined && storedLeg(session) !== undefined);
+    const opening = (isWanted ? of(session) : legs.get(session))?.catch(() => undefined); // calls hear why
     const following = opening?.then((leg) => leg && followLeg(session, leg));
     await Promise.race([following, sleep(listenMs, undefined, { ref: false })]);
   }
 
   /** Whether a client listens for something that only a session with the backend brings. */
-  function isWaitedFor({ stream, subscriptions, hasEnded }: Session): boolean {
-    return stream !== undefined && !hasEnded && subscriptions.values().some((route) => route.backend === backend);
+  function isWaitedFor({ stream, state, hasEnded }: Session): boolean {
+    return stream !== undefined && !hasEnded && state.subscriptions.values().some((route) => route.backend === backend);
   }
 
   async function followLeg(session: Session, leg: Leg): Promise<void> {
@@ -161,19 +236,27 @@ export function createSessionLegs({ backend, open, onMessage, log }: SessionLegs
     );
   }
 
+  /** Here, or on another replica. */
+  async function existing(session: Session): Promise<Leg | undefined> {
+    const leg = legs.get(session) ?? (storedLeg(session) && !session.hasEnded ? of(session) : undefined);
+    return leg?.catch(() => undefined);
+  }
+
   return {
     of,
-    existing: async (session) => legs.get(session)?.catch(() => undefined),
+    existing,
     follow,
     async setLogLevel(session) {
-      const { logLevel } = session;
-      const leg = await legs.get(session)?.catch(() => undefined);
-      if (leg && logLevel !== undefined) await setLevel(leg, logLevel);
+      const { logLevel } = session.state;
+      const leg = await existing(session);
+      if (!leg || logLevel === undefined) return;
+      levels.set(leg, logLevel);
+      await setLevel(leg, logLevel);
     },
     async [Symbol.asyncDispose]() {
       isOver.abort();
       for (const forget of known.values()) forget();
-      await Promise.all([...legs.keys()].map(drop));
+      await Promise.all([...legs.keys()].map((session) => drop(session, "over")));
     },
   };
 }

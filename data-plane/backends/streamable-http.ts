@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { createEventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage } from "../mcp/json-rpc.ts";
+import type { SessionVersion } from "../mcp/versions.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { answerBytesMax, type Exchange } from "./http-exchange.ts";
 import { post as postOnce } from "./http-post.ts";
@@ -18,6 +19,7 @@ import {
   type Leg,
   type ListenOptions,
   type RequestOptions,
+  type Resumable,
   readServerFacts,
   type ServerFacts,
 } from "./leg.ts";
@@ -27,8 +29,13 @@ const retryMsMin = 250;
 const resumptionsMax = 1_000;
 const answersMax = 8;
 
-/** Opens a session; throws BackendError. */
-export async function openSessionLeg(target: HttpTarget, client: ClientFacts, opening: AbortSignal): Promise<Leg> {
+/** Opens a session, or goes on with one that another replica opened; throws BackendError. */
+export async function openSessionLeg(
+  target: HttpTarget,
+  client: ClientFacts,
+  opening: AbortSignal,
+  resumed?: Resumable,
+): Promise<Leg> {
   const { calls, streams, path, log } = target;
   const headers: Record<string, string> = {
     accept: "application/json, text/event-stream",
@@ -135,11 +142,22 @@ export async function openSessionLeg(target: HttpTarget, client: ClientFacts, op
   async function handshake(): Promise<ServerFacts> {
     const initialize = initializeRequest(client);
     const answered = readServerFacts((await post(initialize.json, initialize, { signal: opening })) as Message);
-    headers["mcp-protocol-version"] = answered.protocolVersion;
-    if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
-    postHeaders = Object.entries(headers).flat();
+    speak(answered.protocolVersion);
     await notify(initializedNotification, opening);
     return answered;
+  }
+
+  /** What every request says from now on. */
+  function speak(protocolVersion: string): void {
+    headers["mcp-protocol-version"] = protocolVersion;
+    if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
+    postHeaders = Object.entries(headers).flat();
+  }
+
+  function goOn({ sessionId: known, protocolVersion, capabilities }: Resumable): ServerFacts {
+    sessionId = known;
+    speak(protocolVersion);
+    return { era: "session", protocolVersion, capabilities, instructions: undefined };
   }
 
   async function endSession(): Promise<void> {
@@ -152,10 +170,12 @@ export async function openSessionLeg(target: HttpTarget, client: ClientFacts, op
     );
   }
 
-  const facts = await handshake().catch(async (error: unknown) => {
-    await endSession(); // the server may hold one already
-    throw error;
-  });
+  const facts = resumed
+    ? goOn(resumed)
+    : await handshake().catch(async (error: unknown) => {
+        await endSession(); // the server may hold one already
+        throw error;
+      });
 
   return {
     facts,
@@ -175,12 +195,20 @@ export async function openSessionLeg(target: HttpTarget, client: ClientFacts, op
     },
     notify,
     listen: (onMessage, options) => listen(answering(onMessage), options),
+    ...(sessionId === undefined ? {} : { resumable: resumableOf(sessionId, facts) }),
     async close() {
       if (closedBy !== undefined) return;
       closedBy = "it was closed";
       await endSession();
     },
+    leave() {
+      closedBy ??= "another replica goes on with it";
+    },
   };
+}
+
+function resumableOf(sessionId: string, { protocolVersion, capabilities }: ServerFacts): Resumable {
+  return { sessionId, protocolVersion: protocolVersion as SessionVersion, capabilities };
 }
 
 function isUnreachable(error: unknown): boolean {

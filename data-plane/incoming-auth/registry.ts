@@ -7,7 +7,7 @@ import type { Identity } from "./identity.ts";
 /** Headers of one request → who calls; undefined when the caller could not prove anything. */
 export type Authenticate = (headers: IncomingHttpHeaders) => Identity | undefined;
 
-const anonymous: Identity = { issuer: "vmcp-anonymous", subject: "anonymous" };
+const anonymous: Identity = { issuer: "vmcp-anonymous", subject: "anonymous", isAnonymous: true };
 
 const authenticators = new Map<string, (config: IncomingAuth) => Authenticate>([["anonymous", () => () => anonymous]]);
 

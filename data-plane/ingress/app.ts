@@ -1,4 +1,4 @@
-// THE REQUEST PATH, in order: guard → probes → MCP endpoint → the older SSE endpoint → not found.
+// THE REQUEST PATH, in order: parting → guard → probes → MCP endpoint → the older SSE endpoint → not found.
 import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
@@ -14,6 +14,8 @@ export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
   readonly runtime: () => Runtime;
   readonly origin: OriginRules;
+  /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
+  readonly isDraining: () => boolean;
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
   readonly log: Log;
@@ -28,7 +30,8 @@ export function createApp(options: AppOptions): Koa {
     if (isClientGone(error, ctx)) options.log.debug({ reason: reasonOf(error) }, "a client went away");
     else options.log.error({ err: error }, "a request failed");
   });
-  for (const step of [guard(options.origin), probes(options.runtime), mcp(options), olderMcp(options), notFound]) app.use(step);
+  for (const step of [parting(options), guard(options.origin), probes(options), mcp(options), olderMcp(options), notFound])
+    app.use(step);
   return app;
 }
 
@@ -38,6 +41,13 @@ const departures = new Set(["ECONNRESET", "EPIPE", "ERR_STREAM_PREMATURE_CLOSE"]
 function isClientGone(error: Error & { code?: string }, ctx: Context | undefined): boolean {
   const socket = ctx?.req.socket;
   return socket !== undefined && (socket.errored === error || (socket.destroyed && departures.has(error.code ?? "")));
+}
+
+function parting({ isDraining }: AppOptions): Middleware {
+  return (ctx, next) => {
+    if (isDraining()) ctx.res.setHeader("connection", "close");
+    return next();
+  };
 }
 
 function guard(rules: OriginRules): Middleware {
@@ -51,11 +61,11 @@ function guard(rules: OriginRules): Middleware {
   };
 }
 
-function probes(runtime: () => Runtime): Middleware {
+function probes({ runtime, isDraining }: AppOptions): Middleware {
   const routes: Readonly<Record<string, () => { status: number; body: object }>> = {
     "/health": () => ({ status: 200, body: { status: "ok" } }),
     "/ping": () => ({ status: 200, body: { status: "ok" } }),
-    "/readyz": () => readiness(runtime()),
+    "/readyz": () => readiness(runtime(), isDraining()),
     "/status": () => ({ status: 200, body: status(runtime()) }),
   };
   return (ctx, next) => {

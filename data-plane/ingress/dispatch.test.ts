@@ -1,18 +1,19 @@
 import assert from "node:assert/strict";
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { createLimit } from "../backends/limit.ts";
+import { oneKey } from "../mcp/seal.ts";
 import { createRelay } from "../relay/relay.ts";
 import { createCallerTokens } from "../session/caller-tokens.ts";
-import { createSessionStore } from "../session/store.ts";
+import { createLocalSessions } from "../session/local-sessions.ts";
 import { createVirtualServer } from "../virtual-server.ts";
 import { takeMessage } from "./dispatch.ts";
 import { readRequest } from "./read-request.ts";
 
-const identity = { issuer: "test", subject: "ada" };
+const identity = { issuer: "test", subject: "ada", isAnonymous: false };
 const server = createVirtualServer({
   name: "team",
   spec: create(VirtualServerSchema, { aggregation: { conflictResolution: "prefix" } }),
@@ -33,11 +34,7 @@ const cancellations: [id: string, requestId: string, isCancelled: boolean][] = [
 ];
 for (const [id, requestId, isCancelled] of cancellations) {
   test(`cancelling ${requestId} ${isCancelled ? "ends" : "leaves"} the call ${id}`, async () => {
-    await using sessions = createSessionStore({
-      idleMs: 60_000,
-      sessionsMax: 1,
-      ids: { mint: () => randomUUID(), ownerOf: () => undefined },
-    });
+    await using sessions = createLocalSessions({ idleMs: 60_000, sessionsMax: 1 });
     const session = sessions.create({
       virtualServer: "team",
       identity,
@@ -50,8 +47,9 @@ for (const [id, requestId, isCancelled] of cancellations) {
     const limit = createLimit();
     session.calls.set(id, limit);
     const log = openLog("test");
-    const tokens = createCallerTokens(randomBytes(32));
-    const relay = createRelay({ secret: randomBytes(32), sessions: sessions.all, log });
+    const keys = oneKey(randomBytes(32));
+    const tokens = createCallerTokens(keys);
+    const relay = createRelay({ keys, sessions: sessions.all, address: () => "", log });
     const read = readRequest(
       Buffer.from(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{ "requestId" : ${requestId} }}`),
     );

@@ -9,7 +9,8 @@ import { isUnreadable, member, splice } from "../mcp/scan.ts";
 import { methods } from "../methods/registry.ts";
 import type { Relay } from "../relay/relay.ts";
 import type { CallerTokens } from "../session/caller-tokens.ts";
-import type { Session } from "../session/session.ts";
+import { StoreUnavailableError } from "../session/record-store.ts";
+import { type Session, SessionEndedError } from "../session/session.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import type { Answer } from "./answer.ts";
 import type { ReadMessage } from "./read-request.ts";
@@ -21,6 +22,8 @@ export interface Place {
   readonly relay: Relay;
   readonly tokens: CallerTokens;
   readonly log: Log;
+  /** Tells other replicas of a cancelled request, named by the raw text of its id, that is not in flight here. */
+  readonly tellCancelled?: (session: Session, request: string) => void;
 }
 
 /** Answers a request; never rejects. */
@@ -45,6 +48,8 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
   } catch (error) {
     if (limit.signal.aborted) return answer.close();
     if (isUnreadable(error)) return refuse(errorCodes.internal, "the backend's answer can't be read");
+    if (error instanceof StoreUnavailableError || error instanceof SessionEndedError)
+      return refuse(errorCodes.internal, `${error.message}; the request had no lasting effect`);
     log.error({ err: error, method: name, virtualServer: server.name }, "a request failed");
     refuse(errorCodes.internal, "internal error");
   } finally {
@@ -54,11 +59,14 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
 }
 
 /** Takes a notification or an answer; gives why it is refused. */
-export function takeMessage({ server, session, relay, log }: Place, { message }: ReadMessage): string | undefined {
+export function takeMessage({ server, session, relay, log, ...place }: Place, { message }: ReadMessage): string | undefined {
   if (message.method === undefined)
     return relay.answer(session, server.backends, message) ? undefined : "this answers no question of ours";
   if (message.method === "notifications/cancelled") {
-    session.calls.get(rawParam(message, "requestId"))?.abort(new Error("cancelled by the client"));
+    const request = rawParam(message, "requestId");
+    const call = session.calls.get(request);
+    if (call) call.abort(new Error("cancelled by the client"));
+    else place.tellCancelled?.(session, request);
   } else if (message.method === "notifications/roots/list_changed") {
     for (const backend of server.backends.values()) {
       backend

@@ -19,7 +19,7 @@ export interface OwnerForwarder extends AsyncDisposable {
     request: IncomingMessage,
     response: ServerResponse,
     body: Buffer | undefined,
-    options?: { readonly id: string; readonly onLost: () => void },
+    options?: { readonly id?: string; readonly onLost: () => void },
   ): Promise<void>;
 }
 

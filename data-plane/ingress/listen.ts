@@ -238,7 +238,7 @@ function release(call: Request, hub: Hub, uri: string): void {
 }
 
 async function unsubscribeFrom(call: Request, uri: string): Promise<void> {
-  if (!call.session.subscriptions.has(uri)) return;
+  if (!call.session.state.subscriptions.has(uri)) return;
   try {
     await unsubscribe(ownCall(call, "resources/unsubscribe", uri));
   } catch {

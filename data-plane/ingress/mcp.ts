@@ -2,26 +2,30 @@
 // Source: MCP 2025-11-25 and 2026-07-28, transports, streamable HTTP.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Identity } from "../incoming-auth/identity.ts";
+import { errorCodes, request as rpcRequest } from "../mcp/json-rpc.ts";
 import { isSessionVersion } from "../mcp/versions.ts";
-import type { Session } from "../session/session.ts";
-import type { SessionStore } from "../session/store.ts";
+import { StoreUnavailableError } from "../session/record-store.ts";
+import { notifySession, type Session } from "../session/session.ts";
+import type { Sessions } from "../session/sessions.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { createAnswer } from "./answer.ts";
 import { createBatchAnswers } from "./batch.ts";
 import { classify } from "./classify.ts";
-import { answerRequest, takeMessage } from "./dispatch.ts";
+import { answerRequest, type Place, takeMessage } from "./dispatch.ts";
 import { openSession } from "./open-session.ts";
 import { readBody } from "./read-body.ts";
 import { type ReadMessage, readRequest } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
-import { openCallLog, serveStream } from "./session-streams.ts";
+import { openCallLog, resumedFrom, serveStream } from "./session-streams.ts";
 import { type StatelessOptions, serveStateless } from "./stateless.ts";
 
 // How long a call may say nothing before it is answered as a stream.
 const silentMs = 10_000;
 
 export interface McpOptions extends StatelessOptions {
-  readonly sessions: SessionStore;
+  readonly sessions: Sessions;
+  /** Where another replica is, by its short name; undefined when it is gone. */
+  readonly addressOf: (replica: string) => Promise<string | undefined>;
   readonly bodyBytesMax: number;
 }
 
@@ -49,7 +53,7 @@ export async function serveMcp(
 }
 
 async function post(exchange: Exchange): Promise<void> {
-  const { request, response } = exchange;
+  const { request, response, owners } = exchange;
   if (!/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "")) {
     return refuse(response, 415, "Content-Type must be application/json");
   }
@@ -71,31 +75,56 @@ async function post(exchange: Exchange): Promise<void> {
     return serveStateless(stateless, read as ReadMessage, kind.envelope, body);
   }
   if (!Array.isArray(read) && read.message.method === "initialize" && read.message.id !== undefined)
-    return openSession(exchange, read);
-  const session = await findSession(exchange, body);
+    return initialize(exchange, read);
+  const session = await findSession(exchange);
   if (!session) return;
   if (Array.isArray(read)) return postBatch(exchange, session, read);
   if (isRequest(read)) {
     const answer = createAnswer(response, {
-      openStream: () => openCallLog(session),
+      openStream: () => openCallLog(session, replicaOf(exchange)),
       prefersStream: prefersStream(request),
       silentMs,
     });
     return answerRequest({ ...exchange, session }, read, answer);
   }
-  const refusal = takeMessage({ ...exchange, session }, read);
-  if (refusal !== undefined) return refuse(response, 400, refusal);
-  response.writeHead(202).end();
+  const take = (): void => {
+    const refusal = takeMessage(placeOf(exchange, session), read);
+    if (refusal !== undefined) return refuse(response, 400, refusal);
+    response.writeHead(202).end();
+  };
+  // Who asked goes on with the call when it is answered; when that replica is gone, its backend may still wait.
+  const asker = read.message.method === undefined ? exchange.relay.askedBy(session, read.message) : undefined;
+  if (asker === undefined || owners.isForwarded(request)) return take();
+  await owners.forward(asker, request, response, body, { onLost: take });
+}
+
+async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> {
+  const { sessions, response } = exchange;
+  try {
+    await openSession({ ...exchange, open: sessions.open }, read);
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error;
+    refuseUnavailable(response);
+  }
+}
+
+function placeOf(exchange: Exchange, session: Session): Place {
+  return { ...exchange, session, tellCancelled: exchange.sessions.tellCancelled };
+}
+
+/** What names of streams begin with here. */
+function replicaOf({ self }: Exchange): string {
+  return self().replica;
 }
 
 async function postBatch(exchange: Exchange, session: Session, batch: readonly ReadMessage[]): Promise<void> {
   const { response } = exchange;
   if (session.protocolVersion !== "2025-03-26") return refuse(response, 400, `MCP ${session.protocolVersion} has no batches`);
-  const place = { ...exchange, session };
+  const place = placeOf(exchange, session);
   const requests = batch.filter(isRequest);
   for (const read of batch) if (!isRequest(read)) takeMessage(place, read);
   if (requests.length === 0) return void response.writeHead(202).end();
-  const answer = createBatchAnswers(response, requests.length, () => openCallLog(session));
+  const answer = createBatchAnswers(response, requests.length, () => openCallLog(session, replicaOf(exchange)));
   await Promise.all(requests.map((read) => answerRequest(place, read, answer)));
 }
 
@@ -104,37 +133,74 @@ function isRequest({ message }: ReadMessage): boolean {
 }
 
 async function get(exchange: Exchange): Promise<void> {
-  const { request, response, server } = exchange;
+  const { request, response, server, sessions, owners } = exchange;
   if (!accepts(request, "text/event-stream")) return refuse(response, 406, "Accept must name text/event-stream");
   const session = await findSession(exchange);
   if (!session) return;
-  serveStream(session, request, response);
-  for (const backend of server.backends.values()) void backend.follow(session);
+  const replica = replicaOf(exchange);
+  const open = (): void => {
+    serveStream(session, replica, request, response);
+    sessions.tellStreaming(session);
+    for (const backend of server.backends.values()) void backend.follow(session);
+  };
+  const other = resumedFrom(request, replica);
+  if (other === undefined || owners.isForwarded(request)) return open();
+  const address = await exchange.addressOf(other).catch(() => undefined);
+  if (address !== undefined) return owners.forward(address, request, response, undefined, { onLost: openAnew });
+  openAnew();
+
+  /** What was said on a stream that went with its replica is not known: the client is told to look again. */
+  function openAnew(): void {
+    const { view } = server;
+    open();
+    for (const kind of ["tools", ...["prompts", "resources"].filter((offer) => view.offers.has(offer))]) {
+      const method = `notifications/${kind}/list_changed`;
+      notifySession(session as Session, method, rpcRequest(method, undefined));
+    }
+  }
 }
 
 async function remove(exchange: Exchange): Promise<void> {
+  const { sessions, server, response } = exchange;
   const session = await findSession(exchange);
   if (!session) return;
-  exchange.sessions.end(session);
-  exchange.response.writeHead(204).end();
+  // Sessions with backends end with it, also those that other replicas opened.
+  await Promise.all([...server.backends.values()].map((backend) => backend.adopt(session)));
+  try {
+    await sessions.end(session);
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error;
+    return refuseUnavailable(response);
+  }
+  response.writeHead(204).end();
 }
 
-/** The session of a request; without one the request is answered here: refused, or by the replica that has the session. */
-async function findSession(exchange: Exchange, body?: Buffer): Promise<Session | undefined> {
-  const { server, identity, request, response, sessions, owners } = exchange;
+/** The session of a request; without one the request is refused here. */
+async function findSession({ server, identity, request, response, sessions }: Exchange): Promise<Session | undefined> {
   const version = request.headers["mcp-protocol-version"];
   if (version !== undefined && !isSessionVersion(version))
     return void refuse(response, 400, `MCP-Protocol-Version ${JSON.stringify(version)} is not supported`);
   const id = request.headers["mcp-session-id"];
   if (typeof id !== "string" || id === "") return void refuse(response, 400, "Mcp-Session-Id is missing; initialize first");
-  const session = sessions.find(id, server.name);
-  const owner = session || owners.isForwarded(request) ? undefined : sessions.ownerOf(id, server.name);
-  if (owner !== undefined) return void (await owners.forward(owner, request, response, body));
-  // Somebody else's session answers like an unknown one.
-  if (!session || session.identity.issuer !== identity.issuer || session.identity.subject !== identity.subject) {
-    return void refuse(response, 404, "no such session; initialize a new one");
+  try {
+    const found = sessions.find(id, { virtualServer: server.name, identity });
+    const session = found instanceof Promise ? await found : found;
+    // Somebody else's session answers like an unknown one.
+    return session ?? void refuse(response, 404, "no such session; initialize a new one");
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error;
+    return void refuseUnavailable(response);
   }
-  return session;
+}
+
+/** Neither valid nor unknown: a client that was told 404 would open another session, and all of them at once. */
+function refuseUnavailable(response: ServerResponse): void {
+  const data = { reason: "session_store_unavailable", retryable: true, outcome: "not_executed" };
+  refuse(response, 503, "the session store is not available; try again", {
+    code: errorCodes.internal,
+    data,
+    headers: { "retry-after": "1" },
+  });
 }
 
 /** Whether a client names event streams before JSON. Most name JSON first, which is cheaper for both sides. */

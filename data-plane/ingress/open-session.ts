@@ -1,19 +1,17 @@
 // `initialize`: a session is opened, and the client learns what it is connected to.
 import type { ServerResponse } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, errorResponse, resultResponse } from "../mcp/json-rpc.ts";
 import { member, withoutMembers } from "../mcp/scan.ts";
 import { negotiate } from "../mcp/versions.ts";
 import { initializeResult } from "../methods/initialize.ts";
+import type { SessionFacts } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
-import type { SessionStore } from "../session/store.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { respondJson } from "./answer.ts";
 import type { ReadMessage } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 
-const joinMs = 2_000;
 // Sessions keep both for as long as they live, and every new spelling of capabilities costs a view.
 const clientInfoBytesMax = 4 * 1024;
 const capabilitiesBytesMax = 8 * 1024;
@@ -21,7 +19,8 @@ const capabilitiesBytesMax = 8 * 1024;
 export interface Opening {
   readonly server: VirtualServer;
   readonly identity: Identity;
-  readonly sessions: SessionStore;
+  /** Undefined when there is no room. Throws StoreUnavailableError. */
+  readonly open: (facts: Omit<SessionFacts, "era">) => Promise<Session | undefined>;
 }
 
 /** Answers the request and, when it is good, opens a session. */
@@ -34,7 +33,7 @@ export async function openSession(opening: Opening & { readonly response: Server
 
 /** The answer to `initialize` and, when the request is good, the session it opened. Undefined when there is no room. */
 export async function createSession(
-  { server, identity, sessions }: Opening,
+  { server, identity, open }: Opening,
   { message, params }: ReadMessage,
 ): Promise<{ readonly answer: Buffer; readonly session?: Session } | undefined> {
   const id = message.id as string;
@@ -52,18 +51,15 @@ export async function createSession(
     const limits = `clientInfo may have ${clientInfoBytesMax} bytes, capabilities ${capabilitiesBytesMax}`;
     return { answer: errorResponse(id, { code: errorCodes.invalidParams, message: limits }) };
   }
-  const session = sessions.create({
+  const session = await open({
     virtualServer: server.name,
     identity,
-    era: "session",
     protocolVersion: negotiate(protocolVersion),
     clientInfo: clientInfoJson?.toString() ?? "{}",
     capabilities: inOrder(capabilitiesJson),
   });
   if (!session) return undefined;
-  // Backends that list more for a client like this get a moment to do so, the first time one comes.
-  const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
-  await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
+  await server.join(session);
   return { answer: resultResponse(id, initializeResult(server, session)), session };
 }
 

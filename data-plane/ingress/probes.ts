@@ -2,8 +2,9 @@
 import { softwareVersion } from "../../common/version.ts";
 import type { Runtime } from "../runtime.ts";
 
-/** `GET /readyz`: ready means that there is a snapshot to serve. */
-export function readiness(runtime: Runtime): { status: number; body: object } {
+/** `GET /readyz`: ready means that there is a snapshot to serve, and that the proxy is not about to stop. */
+export function readiness(runtime: Runtime, isDraining: boolean): { status: number; body: object } {
+  if (isDraining) return { status: 503, body: { status: "not_ready", reason: "stopping" } };
   if (runtime.version === "") return { status: 503, body: { status: "not_ready", reason: "no snapshot yet" } };
   return { status: 200, body: { status: "ready", version: runtime.version } };
 }

@@ -1,30 +1,27 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { request } from "undici";
 import { eventually } from "../../test/support/eventually.ts";
+import { createLocalSessions, type LocalSessions } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
-import { createSessionStore, type SessionStore } from "../session/store.ts";
 import type { EventLog } from "./event-log.ts";
 import { openCallLog, serveStream } from "./session-streams.ts";
 
 const kilobyte = 1024;
 const megabyte = 1024 * kilobyte;
 const stack = new AsyncDisposableStack();
-let sessions: SessionStore;
+let sessions: LocalSessions;
 let address: string;
 let next: (response: ServerResponse) => void;
 
 before(async () => {
-  sessions = stack.use(
-    createSessionStore({ idleMs: 60_000, sessionsMax: 200, ids: { mint: () => randomUUID(), ownerOf: () => undefined } }),
-  );
+  sessions = stack.use(createLocalSessions({ idleMs: 60_000, sessionsMax: 200 }));
   const server = createServer((incoming, response) => {
     const session = sessions.find(String(incoming.headers["mcp-session-id"]), "v");
-    if (session) serveStream(session, incoming, response);
+    if (session) serveStream(session, "replica0", incoming, response);
     else next(response);
   });
   server.listen(0, "127.0.0.1");
@@ -43,7 +40,7 @@ test("a large answer that was sent to its end is not kept, a small one is", asyn
     [200 * kilobyte, true],
     [300 * kilobyte, false],
   ] as const) {
-    const log = openCallLog(session);
+    const log = openCallLog(session, "replica0");
     const body = read((response) => {
       log.attach(response);
       void log.write(message(bytes));
@@ -58,7 +55,7 @@ test("a large answer that was sent to its end is not kept, a small one is", asyn
 
 test("a large answer that nobody got is there for the client that comes back", async () => {
   const session = open();
-  const log = openCallLog(session);
+  const log = openCallLog(session, "replica0");
   void log.write(message(9 * megabyte));
   log.end();
   assert.ok((await resume(session, `${log.name}-0`)).length > 9 * megabyte);
@@ -88,7 +85,7 @@ test("all sessions together keep 64 MB; the newest keep theirs", async () => {
 
 test("a stream can be resumed for a while after its end", async () => {
   const session = open();
-  const log = openCallLog(session, 1_000);
+  const log = openCallLog(session, "replica0", 1_000);
   void log.write(message(10));
   log.end();
   assert.match(await resume(session, `${log.name}-0`), /"x+"/);
@@ -97,9 +94,9 @@ test("a stream can be resumed for a while after its end", async () => {
 
 test("a stream that goes on stays for as long as its session", async () => {
   const session = open();
-  const running = openCallLog(session, 20);
+  const running = openCallLog(session, "replica0", 20);
   void running.write(message(10));
-  const ended = openCallLog(session, 20);
+  const ended = openCallLog(session, "replica0", 20);
   void ended.write(message(10));
   ended.end();
   await eventually("the other is forgotten", () => ended.keptBytes === 0);
@@ -110,12 +107,12 @@ test("a stream that goes on stays for as long as its session", async () => {
 
 test("nothing is kept of a stream that nobody can resume", async () => {
   const session = open();
-  const first = openCallLog(session);
-  for (let i = 0; i < 16; i++) openCallLog(session);
+  const first = openCallLog(session, "replica0");
+  for (let i = 0; i < 16; i++) openCallLog(session, "replica0");
   void first.write(message(10));
   assert.equal(first.keptBytes, 0);
   sessions.end(session);
-  const late = openCallLog(session);
+  const late = openCallLog(session, "replica0");
   void late.write(message(10));
   assert.equal(late.keptBytes, 0);
 });
@@ -123,7 +120,7 @@ test("nothing is kept of a stream that nobody can resume", async () => {
 function open(): Session {
   const session = sessions.create({
     virtualServer: "v",
-    identity: { issuer: "i", subject: "s" },
+    identity: { issuer: "i", subject: "s", isAnonymous: false },
     era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: "{}",
@@ -134,7 +131,7 @@ function open(): Session {
 }
 
 function finished(session: Session, bytes: number): EventLog {
-  const log = openCallLog(session);
+  const log = openCallLog(session, "replica0");
   void log.write(message(bytes));
   log.end();
   return log;

@@ -29,22 +29,32 @@ const streamsOf = new WeakMap<Session, Streams>();
 // One process has one memory, whoever keeps something in it.
 const processBudget = createByteBudget(processBytesMax);
 
-/** A new stream for a call. `keptMs`: how long it can be resumed after its end, default 60 s. */
-export function openCallLog(session: Session, keptMs = endedMs): EventLog {
-  return openLog(session, { keptMs });
+/**
+ * A new stream for a call. `replica` begins its name, so that other replicas know where to resume it. `keptMs`: how long it can be
+ * resumed after its end, default 60 s.
+ */
+export function openCallLog(session: Session, replica: string, keptMs = endedMs): EventLog {
+  return openLog(session, { replica, keptMs });
+}
+
+/** The replica that a GET wants to go on with a stream of, when it is another one; else undefined. */
+export function resumedFrom({ headers }: IncomingMessage, replica: string): string | undefined {
+  const lastId = headers["last-event-id"];
+  const name = typeof lastId === "string" ? readEventId(lastId)?.name.slice(0, replica.length) : undefined;
+  return name === replica ? undefined : name;
 }
 
 /** Answers a GET: goes on with the stream that `Last-Event-ID` names, else opens the session's stream. */
-export function serveStream(session: Session, request: IncomingMessage, response: ServerResponse): void {
+export function serveStream(session: Session, replica: string, request: IncomingMessage, response: ServerResponse): void {
   const lastId = request.headers["last-event-id"];
   const position = typeof lastId === "string" ? readEventId(lastId) : undefined;
   const log = position && streamsOf.get(session)?.logs.get(position.name);
   // A log that is no longer kept can't be resumed; the client gets a stream all the same, and lists anew.
   if (log && position) log.attach(response, position.number);
-  else openSessionStream(session, response);
+  else openSessionStream(session, replica, response);
 }
 
-function openSessionStream(session: Session, response: ServerResponse): void {
+function openSessionStream(session: Session, replica: string, response: ServerResponse): void {
   const closed = new AbortController();
   let away: NodeJS.Timeout | undefined;
   const onDetached = (): void => {
@@ -54,7 +64,7 @@ function openSessionStream(session: Session, response: ServerResponse): void {
     }, awayMs).unref();
     session.usedAtMs = performance.now();
   };
-  const log = openLog(session, { keptMs: endedMs, onDetached });
+  const log = openLog(session, { replica, keptMs: endedMs, onDetached });
   const stream = {
     send: log.write,
     closed: closed.signal,
@@ -69,9 +79,15 @@ function openSessionStream(session: Session, response: ServerResponse): void {
   attachStream(session, stream);
 }
 
-function openLog(session: Session, { keptMs, onDetached }: { keptMs: number; onDetached?: () => void }): EventLog {
+interface LogOptions {
+  readonly replica: string;
+  readonly keptMs: number;
+  readonly onDetached?: () => void;
+}
+
+function openLog(session: Session, { replica, keptMs, onDetached }: LogOptions): EventLog {
   const streams = streamsOf.get(session) ?? createStreams(session, keptMs);
-  const name = `s${(streams.count++).toString(36)}`;
+  const name = `${replica}${(streams.count++).toString(36)}`;
   const log = createEventLog({
     name,
     hasPriming: session.protocolVersion >= "2025-11-25", // older clients stumble over events without data

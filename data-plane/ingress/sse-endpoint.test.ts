@@ -8,10 +8,11 @@ import { create } from "@bufbuild/protobuf";
 import { request } from "undici";
 import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { oneKey } from "../mcp/seal.ts";
 import { createRelay } from "../relay/relay.ts";
 import { createCallerTokens } from "../session/caller-tokens.ts";
-import { createSessionIds } from "../session/session-ids.ts";
-import { createSessionStore } from "../session/store.ts";
+import { createLocalSessions } from "../session/local-sessions.ts";
+import { createStreamIds } from "../session/stream-ids.ts";
 import { createVirtualServer } from "../virtual-server.ts";
 import { createOwnerForwarder } from "./forward-to-owner.ts";
 import { createSseEndpoint, type SseOptions } from "./sse-endpoint.ts";
@@ -101,12 +102,13 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const ids = createSessionIds({ secret: key, self: () => ({ address, instance: "i" }) });
-  const sessions = createSessionStore({ idleMs: 60_000, sessionsMax: 10, ids });
+  const keys = oneKey(key);
+  const ids = createStreamIds({ keys, self: () => ({ address, instance: "i" }) });
+  const sessions = createLocalSessions({ idleMs: 60_000, sessionsMax: 10 });
   const log = openLog("test");
-  const relay = createRelay({ secret: key, sessions: sessions.all, log });
+  const relay = createRelay({ keys, sessions: sessions.all, address: () => address, log });
   const owners = createOwnerForwarder();
-  const tokens = createCallerTokens(key);
+  const tokens = createCallerTokens(keys);
   const endpoint = createSseEndpoint({
     sessions,
     relay,
@@ -135,7 +137,7 @@ const team = createVirtualServer({
   name: "team",
   spec: create(VirtualServerSchema, { aggregation: { conflictResolution: "prefix" } }),
   authenticate: ({ authorization }: IncomingHttpHeaders) =>
-    authorization ? { issuer: "test", subject: authorization } : undefined,
+    authorization ? { issuer: "test", subject: authorization, isAnonymous: false } : undefined,
   backends: [],
 });
 

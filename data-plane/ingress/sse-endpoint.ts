@@ -3,8 +3,9 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
+import type { LocalSessions, SessionFacts } from "../session/local-sessions.ts";
 import { attachStream, type Session } from "../session/session.ts";
-import type { SessionIds } from "../session/session-ids.ts";
+import type { StreamIds } from "../session/stream-ids.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { answerRequest, takeMessage } from "./dispatch.ts";
 import type { McpOptions } from "./mcp.ts";
@@ -23,10 +24,12 @@ export interface SseEndpoint {
   end(): void;
 }
 
-type Shared = Pick<McpOptions, "sessions" | "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
+type Shared = Pick<McpOptions, "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
 
 export interface SseOptions extends Shared {
-  readonly ids: SessionIds;
+  readonly ids: StreamIds;
+  /** A session here lives as long as its stream, which is a connection to this replica: no other one could go on with it. */
+  readonly sessions: LocalSessions;
   /** Streams at a time, with a session or still without. */
   readonly streamsMax: number;
   /** A stream on which nobody initialized for so long is ended, milliseconds. Default 60,000. */
@@ -45,6 +48,10 @@ interface Connection {
 export function createSseEndpoint(options: SseOptions): SseEndpoint {
   const { sessions, owners, ids, bodyBytesMax, streamsMax, initializeMs = 60_000 } = options;
   const connections = new Map<string, Connection>();
+
+  async function openHere(facts: Omit<SessionFacts, "era">): Promise<Session | undefined> {
+    return sessions.create({ ...facts, era: "session" });
+  }
 
   function open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): void {
     const identity = identify(server, request, response, "GET");
@@ -97,7 +104,7 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     connection.isOpening = true;
     response.writeHead(202).end();
     const answer = stream.expect();
-    const opened = await createSession({ server, identity, sessions }, read);
+    const opened = await createSession({ server, identity, open: openHere }, read);
     const session = opened?.session;
     connection.session = session;
     connection.isOpening = session !== undefined;

@@ -1,7 +1,6 @@
 // Requests of the stateless era: each says for itself what a session would know, and is answered on its own response.
 // Source: MCP 2026-07-28, transports, streamable HTTP.
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { createLimit } from "../backends/limit.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
@@ -46,7 +45,6 @@ export interface StatelessExchange extends StatelessOptions {
   readonly silentMs: number;
 }
 
-const joinMs = 2_000;
 const preferenceMs = 50;
 const noLongerThere = "the requestState is of no call that waits for input; call again without it";
 
@@ -69,7 +67,7 @@ export async function serveStateless(
   if (!caller)
     return refuse(response, 503, "too many callers", { id, code: errorCodes.internal, headers: { "retry-after": "1" } });
   const { session } = caller;
-  if (caller.isNew) await join(server, session);
+  if (caller.isNew) await server.join(session);
   if (response.destroyed) return; // whoever asked is gone, and nothing has run
   const offer = offersNeeded.get(name);
   const view = server.viewOf(session);
@@ -129,12 +127,6 @@ async function answer(
     session.calls.delete(key);
     session.usedAtMs = performance.now();
   }
-}
-
-/** Backends that list more for a client like this get a moment to do so, the first time one comes. */
-async function join(server: VirtualServer, session: Session): Promise<void> {
-  const joined = Promise.all([...server.backends.values()].map((backend) => backend.join(session)));
-  await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
 }
 
 /** Where the call goes on that a request is a retry of; undefined when it is none. */

@@ -41,7 +41,17 @@ export interface StatelessCall {
   readonly state: CallState | undefined;
   readonly parked: ParkedCalls;
   /** Where other replicas reach this one. */
-  readonly self: () => { readonly address: string; readonly instance: string };
+  readonly self: () => Self;
+}
+
+/** This replica. */
+export interface Self {
+  /** Where others reach it. */
+  readonly address: string;
+  /** New with each start. */
+  readonly instance: string;
+  /** The same, short: 8 lower-case letters and digits. */
+  readonly replica: string;
 }
 
 /** Gives the whole JSON-RPC response. */

@@ -159,8 +159,8 @@ function severity(level: unknown): number {
 /** A server of the session era logs by the session, which callers share: as much as any of them asked for, and each gets its part. */
 async function raiseLogLevel({ session }: Call, { envelope: { logLevel } }: StatelessCall, backend: Backend): Promise<void> {
   if (logLevel === undefined) return;
-  const before: unknown = session.logLevel === undefined ? undefined : JSON.parse(session.logLevel);
+  const before: unknown = session.state.logLevel === undefined ? undefined : JSON.parse(session.state.logLevel);
   if (before !== undefined && severity(before) <= severity(logLevel)) return;
-  session.logLevel = JSON.stringify(logLevel);
+  await session.change((state) => ({ ...state, logLevel: JSON.stringify(logLevel) }));
   await backend.setLogLevel(session);
 }

@@ -9,6 +9,6 @@ export const getPrompt: Method = async (call) => {
   const route = call.view.prompts.get(name);
   if (!route) return invalidParams(call, `unknown prompt: ${name}`);
   const response = await forward(call, route, replaceParam(call, "name", name, route.original));
-  noteUris(call.session.handedOut, route.backend, response);
+  await noteUris(call.session, route.backend, response);
   return response.json;
 };

@@ -73,5 +73,5 @@ test("a URI that was handed out can be subscribed to", async () => {
   assert.match(await ask(calls, "resources/subscribe", { uri: "x:1" }), /-32002/);
   await ask(calls, "tools/call", { name: "link" });
   assert.match(await ask(calls, "resources/subscribe", { uri: "x:1" }), /"result":\{\}/);
-  assert.deepEqual(calls.session.subscriptions.get("x:1"), { backend: "a", original: "x:1" });
+  assert.deepEqual(calls.session.state.subscriptions.get("x:1"), { backend: "a", original: "x:1" });
 });

@@ -11,10 +11,10 @@ import { forward, replaceParam } from "./forward.ts";
 export const readResource: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
-  const route = routeOfUri(call, uri);
+  const route = await findRouteOfUri(call, uri);
   if (!route) return noSuchResource(call, uri);
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
-  noteUris(call.session.handedOut, route.backend, response);
+  await noteUris(call.session, route.backend, response);
   return route.original === uri ? response.json : withExposedUris(response, route.original, uri);
 };
 
@@ -22,9 +22,18 @@ export const readResource: Method = async (call) => {
 export function routeOfUri({ view, session, server }: Call, uri: string): Route | undefined {
   const listed = view.resources.get(uri) ?? view.templateIndex.match(uri);
   if (listed) return listed;
-  // What was handed out on another replica is not known here; where just one backend has resources, it is the one to ask.
-  const backend = session.handedOut.ownerOf(uri) ?? onlyOwner(server);
+  // Of callers without sessions it is not known here what another replica handed out; where just one backend has resources, it is
+  // the one to ask.
+  const backend = session.state.links.get(uri) ?? onlyOwner(server);
   return backend !== undefined && server.backends.has(backend) ? { backend, original: uri } : undefined;
+}
+
+/** The same, after a look at what other replicas know of the session, if it takes one. */
+export async function findRouteOfUri(call: Call, uri: string): Promise<Route | undefined> {
+  const known = routeOfUri(call, uri);
+  if (known) return known;
+  await call.session.refresh();
+  return routeOfUri(call, uri);
 }
 
 function onlyOwner({ backends }: VirtualServer): string | undefined {

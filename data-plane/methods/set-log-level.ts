@@ -3,11 +3,11 @@ import { resultResponse } from "../mcp/json-rpc.ts";
 import { logLevels } from "../mcp/stateless.ts";
 import { invalidParams, type Method } from "./call.ts";
 
-export const setLogLevel: Method = (call) => {
+export const setLogLevel: Method = async (call) => {
   const { level } = call.params;
   if (!(logLevels as readonly unknown[]).includes(level))
     return invalidParams(call, `"level" is none of ${logLevels.join(", ")}`);
-  call.session.logLevel = JSON.stringify(level);
+  await call.session.change((state) => ({ ...state, logLevel: JSON.stringify(level) }));
   for (const backend of call.server.backends.values()) void backend.setLogLevel(call.session);
   return resultResponse(call.id, "{}");
 };

@@ -23,7 +23,7 @@ export const callTool: Method = async (call) => {
   const response = route.needsTask
     ? await callAsTask(call, route)
     : await forward(call, route, plainEdits(call, name, route), mayBeStateless ? headersFor(call, route) : {});
-  noteUris(call.session.handedOut, route.backend, response);
+  await noteUris(call.session, route.backend, response);
   if (call.stateless) return withOwnTaskId(call, route, response);
   return route.isWrapped || mayBeStateless ? asObject(response, route) : response.json;
 };

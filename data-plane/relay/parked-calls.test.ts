@@ -49,8 +49,11 @@ async function setUp(t: TestContext, calls: Readonly<Record<string, Handler>>, o
   await backend.firstAttempt;
   const parked = createParkedCalls({ log, personMs: 20_000, ...options });
   const caller = (subject = "s", declared: Record<string, unknown> = everything) =>
-    callers.of({ virtualServer: "v", identity: { issuer: "i", subject }, capabilities: abilitiesOf(declared) })
-      ?.session as Session;
+    callers.of({
+      virtualServer: "v",
+      identity: { issuer: "i", subject, isAnonymous: false },
+      capabilities: abilitiesOf(declared),
+    })?.session as Session;
   const session = caller();
   /** Nobody waits for anything any more. */
   const isClean = () => parked.size === 0 && [...callers.all()].every((one) => one.calls.size === 0);

@@ -8,7 +8,7 @@ import type { Backend } from "../backends/backend.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { errorResponse, type Message, parseSpan, withId } from "../mcp/json-rpc.ts";
 import { member, splice } from "../mcp/scan.ts";
-import { createSealer } from "../mcp/seal.ts";
+import { createSealer, type Keys } from "../mcp/seal.ts";
 import type { Session } from "../session/session.ts";
 import { refusalOf } from "./client-abilities.ts";
 
@@ -22,14 +22,24 @@ export interface Relay {
   outside(session: Session | undefined, backend: Backend, message: Message): Promise<void> | undefined;
   /** Sends a client's answer back to the backend that asked; false when we never asked that. */
   answer(session: Session, backends: ReadonlyMap<string, Backend>, message: Message): boolean;
+  /** Address of the other replica that asked what a message answers; undefined when it was this one, or nobody. */
+  askedBy(session: Session, message: Message): string | undefined;
 }
 
 const questionsMax = 100;
 const idLengthMax = 1_000;
 
-/** `secret`: what ids are sealed with, the same on every replica. */
-export function createRelay({ secret, sessions, log }: { secret: Buffer; sessions: () => Iterable<Session>; log: Log }): Relay {
-  const sealer = createSealer(secret, "server-request-id");
+export interface RelayOptions {
+  /** What ids are sealed with, the same on every replica. */
+  readonly keys: Keys;
+  readonly sessions: () => Iterable<Session>;
+  /** Where other replicas reach this one. */
+  readonly address: () => string;
+  readonly log: Log;
+}
+
+export function createRelay({ keys, sessions, address, log }: RelayOptions): Relay {
+  const sealer = createSealer(keys, "server-request-id");
 
   function ask(
     session: Session,
@@ -45,7 +55,7 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
       backend.tell(session, errorResponse(id, refusal)).catch(ignore);
       return false;
     }
-    const sealed = JSON.stringify(sealer.seal(Buffer.from(JSON.stringify([backend.name, id])), session.id));
+    const sealed = JSON.stringify(sealer.seal(Buffer.from(JSON.stringify([backend.name, id, address()])), session.id));
     if (session.questions.size >= questionsMax) session.questions.delete(session.questions.keys().next().value as string);
     session.questions.set(`${backend.name} ${id}`, { id: sealed, onAnswer });
     send(withId(message, sealed).json);
@@ -75,6 +85,10 @@ export function createRelay({ secret, sessions, log }: { secret: Buffer; session
 
   return {
     toClient,
+    askedBy(session, message) {
+      const asker = readRoute(sealer.open(readId(message), session.id))?.[2];
+      return asker === address() ? undefined : asker;
+    },
     outside(session, backend, message) {
       if (session) {
         const { stream } = session;
@@ -128,7 +142,7 @@ function updateFor(session: Session, backend: Backend, message: Message): Buffer
   const uri = message.params && member(message.json, message.params.start, "uri");
   if (!uri) return undefined;
   const original = JSON.parse(message.json.toString("utf8", uri.start, uri.end)) as unknown;
-  const own = [...session.subscriptions].filter(([, route]) => route.backend === backend.name);
+  const own = [...session.state.subscriptions].filter(([, route]) => route.backend === backend.name);
   const exact = own.find(([, route]) => route.original === original)?.[0];
   if (exact !== undefined)
     return exact === original ? message.json : splice(message.json, [{ ...uri, text: JSON.stringify(exact) }]);
@@ -153,6 +167,6 @@ function readId(message: Message): string {
   return message.id?.startsWith('"') ? (JSON.parse(message.id) as string) : "";
 }
 
-function readRoute(payload: Buffer | undefined): [backend: string, id: string] | undefined {
-  return payload && (JSON.parse(payload.toString()) as [string, string]);
+function readRoute(payload: Buffer | undefined): [backend: string, id: string, asker: string] | undefined {
+  return payload && (JSON.parse(payload.toString()) as [string, string, string]);
 }

@@ -2,20 +2,24 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
+import { oneKey } from "../mcp/seal.ts";
 import { type BoundCall, type Caller, type CallState, createCallerTokens } from "./caller-tokens.ts";
 
 const secret = Buffer.alloc(32, 7);
-const tokens = createCallerTokens(secret);
-const replica = createCallerTokens(Buffer.from(secret));
-const stranger = createCallerTokens(randomBytes(32));
+const tokens = createCallerTokens(oneKey(secret));
+const replica = createCallerTokens(oneKey(Buffer.from(secret)));
+const stranger = createCallerTokens(oneKey(randomBytes(32)));
 
-const caller: Caller = { virtualServer: "v", identity: { issuer: "i", subject: "s" } };
+const caller: Caller = { virtualServer: "v", identity: { issuer: "i", subject: "s", isAnonymous: false } };
 const call: BoundCall = { method: "tools/call", params: { name: "t", arguments: { a: 1, b: [2] } } };
 const relayed: CallState = { kind: "relayed", backend: "b", state: '"opaque"' };
 const parked: CallState = { kind: "parked", owner: "http://10.0.0.1:1", instance: "x", job: "j", round: 3 };
 
 const anyText = fc.string({ unit: "binary" });
-const callers = fc.record({ virtualServer: anyText, identity: fc.record({ issuer: anyText, subject: anyText }) });
+const callers = fc.record({
+  virtualServer: anyText,
+  identity: fc.record({ issuer: anyText, subject: anyText, isAnonymous: fc.constant(false) }),
+});
 
 /** Each kind of token: one that is made here, and how a tampered or foreign one would be opened. */
 const kinds: readonly {
@@ -67,7 +71,11 @@ for (const { kind, make, open, wanted } of kinds) {
       ["v", "s", "i"],
     ];
     for (const [virtualServer, issuer, subject] of others)
-      assert.equal(open({ virtualServer, identity: { issuer, subject } }, make(caller)), undefined, JSON.stringify(subject));
+      assert.equal(
+        open({ virtualServer, identity: { issuer, subject, isAnonymous: false } }, make(caller)),
+        undefined,
+        JSON.stringify(subject),
+      );
   });
 
   test(`a ${kind} opens under no other secret`, () => {

@@ -2,7 +2,7 @@
 // worth something only to the caller who got it, on the virtual server that gave it, whichever replica it comes back to.
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
-import { createSealer, deriveKey, payloadBytesMax } from "../mcp/seal.ts";
+import { createSealer, type Key, type Keys, payloadBytesMax } from "../mcp/seal.ts";
 
 /** Whom a token is bound to. */
 export interface Caller {
@@ -43,25 +43,26 @@ export interface CallerTokens {
 const stateBytesMax = 192 * 1024;
 const stateMs = 60 * 60_000;
 
-/** `secret`: the same on every replica. */
-export function createCallerTokens(secret: Buffer): CallerTokens {
-  const cursorKey = deriveKey(secret, "list-cursor");
-  const states = createSealer(secret, "request-state", stateBytesMax);
-  const tasks = createSealer(secret, "task-id");
+/** `keys`: the same on every replica. */
+export function createCallerTokens(keys: Keys): CallerTokens {
+  const states = createSealer(keys, "request-state", stateBytesMax);
+  const tasks = createSealer(keys, "task-id");
 
   // Not sealed like the rest: what a cursor says is no secret, and the same page has the same cursor for the same caller.
-  function sealCursor(caller: Caller, cursor: string): string {
-    const mac = createHmac("sha256", cursorKey)
+  function sealCursor(caller: Caller, cursor: string, key: Key): string {
+    const mac = createHmac("sha256", key.derive("list-cursor"))
       .update(JSON.stringify([bound(caller), cursor]))
       .digest("base64url");
-    return `${cursor}.${mac.slice(0, 22)}`;
+    return `${cursor}.${key.id}${mac.slice(0, 22)}`;
   }
 
   return {
-    sealCursor,
+    sealCursor: (caller, cursor) => sealCursor(caller, cursor, keys.active),
     openCursor(caller, token) {
-      const cursor = token.slice(0, Math.max(0, token.lastIndexOf(".")));
-      return isEqual(sealCursor(caller, cursor), token) ? cursor : undefined;
+      const dot = Math.max(0, token.lastIndexOf("."));
+      const cursor = token.slice(0, dot);
+      const key = keys.find(token.slice(dot + 1, dot + 3));
+      return key && isEqual(sealCursor(caller, cursor, key), token) ? cursor : undefined;
     },
     sealState(caller, call, state) {
       const payload = Buffer.from(JSON.stringify({ ...state, untilMs: Date.now() + stateMs }));

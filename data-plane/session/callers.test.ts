@@ -10,7 +10,7 @@ const newCallers = (more: { idleMs?: number; callersMax?: number } = {}) =>
   createCallers({ idleMs: 30 * minuteMs, callersMax: 10, clientInfo: '{"name":"vmcp","version":"1"}', ...more });
 const who = (virtualServer = "v", issuer = "i", subject = "s", capabilities = "{}") => ({
   virtualServer,
-  identity: { issuer, subject },
+  identity: { issuer, subject, isAnonymous: false },
   capabilities,
 });
 

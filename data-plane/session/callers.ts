@@ -1,10 +1,9 @@
 // Callers of the stateless era. They open no session, but servers of the session era know nothing else: so all requests of one
 // caller with the same abilities share what stands for a session here. It is never named to anybody, and ends when idle.
-import { randomUUID } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { sessionVersions } from "../mcp/versions.ts";
+import { createLocalSessions } from "./local-sessions.ts";
 import type { Session } from "./session.ts";
-import { createSessionStore } from "./store.ts";
 
 export interface Callers extends AsyncDisposable {
   /**
@@ -27,15 +26,14 @@ export interface CallersOptions {
 
 /** None at first. */
 export function createCallers({ idleMs, callersMax, clientInfo }: CallersOptions): Callers {
-  const ids = { mint: () => randomUUID(), ownerOf: () => undefined };
-  const store = createSessionStore({ idleMs, sessionsMax: callersMax, ids });
+  const sessions = createLocalSessions({ idleMs, sessionsMax: callersMax });
   const known = new Map<string, string>();
 
   return {
     of({ virtualServer, identity, capabilities }) {
       const key = keyOf(virtualServer, identity, capabilities);
       const id = known.get(key);
-      const existing = id && store.find(id, virtualServer);
+      const existing = id && sessions.find(id, virtualServer);
       if (existing) return { session: existing, isNew: false };
       const facts = {
         virtualServer,
@@ -45,18 +43,18 @@ export function createCallers({ idleMs, callersMax, clientInfo }: CallersOptions
         clientInfo,
         capabilities,
       } as const;
-      const session = store.create(facts);
+      const session = sessions.create(facts);
       if (!session) return undefined;
       known.set(key, session.id);
       session.onEnd(() => known.get(key) === session.id && known.delete(key));
       return { session, isNew: true };
     },
-    all: store.all,
-    end: store.end,
+    all: sessions.all,
+    end: sessions.end,
     get size() {
-      return store.size;
+      return sessions.size;
     },
-    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: () => sessions[Symbol.asyncDispose](),
   };
 }
 

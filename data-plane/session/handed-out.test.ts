@@ -1,8 +1,22 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import fc from "fast-check";
 import { readMessage } from "../mcp/json-rpc.ts";
-import { createHandedOut, noteUris } from "./handed-out.ts";
+import { noteUris, withLinks } from "./handed-out.ts";
+import { createLocalSessions } from "./local-sessions.ts";
+import type { Session } from "./session.ts";
+
+const sessions = createLocalSessions({ idleMs: 60_000, sessionsMax: 10 });
+after(() => sessions[Symbol.asyncDispose]());
+
+function newSession(): Session {
+  const identity = { issuer: "i", subject: "s", isAnonymous: false };
+  const who = { virtualServer: "v", identity, clientInfo: "{}", capabilities: "{}" };
+  const session = sessions.create({ ...who, era: "session", protocolVersion: "2025-11-25" });
+  assert.ok(session);
+  sessions.end(session);
+  return session;
+}
 
 const answer = (result: string) => readMessage(Buffer.from(`{"jsonrpc":"2.0","id":1,"result":${result}}`));
 
@@ -25,50 +39,49 @@ const results: [string, string, string[]][] = [
   ["what is not JSON", '{"content":[{"uri":"a:\\x"}]}', []],
 ];
 for (const [name, result, wanted] of results) {
-  test(`${name}: ${wanted.length > 0 ? wanted.join(" and ") : "nothing"} is noted`, () => {
-    const handedOut = createHandedOut();
-    noteUris(handedOut, "docs", answer(result));
-    const known = ["a:1", "a:2", "a:ü/x", "7"].filter((uri) => handedOut.ownerOf(uri) === "docs");
+  test(`${name}: ${wanted.length > 0 ? wanted.join(" and ") : "nothing"} is noted`, async () => {
+    const session = newSession();
+    const noting = noteUris(session, "docs", answer(result));
+    assert.equal(noting !== undefined, wanted.length > 0);
+    await noting;
+    const known = ["a:1", "a:2", "a:ü/x", "7"].filter((uri) => session.state.links.get(uri) === "docs");
     assert.deepEqual(known, wanted);
   });
 }
 
-test("who handed a URI out last owns it", () => {
-  const handedOut = createHandedOut();
-  for (const backend of ["a", "b", "a", "b"]) noteUris(handedOut, backend, answer('{"content":[{"uri":"x:1"}]}'));
-  assert.equal(handedOut.ownerOf("x:1"), "b");
+test("who handed a URI out last owns it, and what is known already changes nothing", async () => {
+  const session = newSession();
+  const link = answer('{"content":[{"uri":"x:1"}]}');
+  for (const backend of ["a", "b", "a", "b"]) await noteUris(session, backend, link);
+  assert.equal(session.state.links.get("x:1"), "b");
+  assert.equal(noteUris(session, "b", link), undefined);
 });
 
-test("the URI that was not used for longest makes room", () => {
-  const handedOut = createHandedOut(2);
-  handedOut.note("x:1", "a");
-  handedOut.note("x:2", "a");
-  handedOut.ownerOf("x:1");
-  handedOut.note("x:3", "a");
-  assert.deepEqual(
-    ["x:1", "x:2", "x:3"].map((uri) => handedOut.ownerOf(uri)),
-    ["a", undefined, "a"],
-  );
+test("the URIs that were given first make room, for more of them and for longer ones", () => {
+  const many = Array.from({ length: 1_001 }, (_, i) => `x:${i}`);
+  const links = withLinks(new Map([["y:1", "b"]]), many, "a");
+  assert.deepEqual([links.size, links.has("y:1"), links.has("x:0"), links.get("x:1")], [1_000, false, false, "a"]);
+  const long = Array.from({ length: 70 }, (_, i) => `${i}`.padEnd(2_048, "x"));
+  assert.equal(withLinks(links, long, "a").size, 64);
 });
 
 test("a URI too long to be one takes no room", () => {
-  const handedOut = createHandedOut();
   const long = `data:${"x".repeat(3_000)}`;
-  noteUris(handedOut, "a", answer(JSON.stringify({ content: [{ uri: long }] })));
-  assert.equal(handedOut.ownerOf(long), undefined);
+  assert.equal(noteUris(newSession(), "a", answer(JSON.stringify({ content: [{ uri: long }] }))), undefined);
 });
 
 test("no result makes noting throw", () => {
+  const session = newSession();
   const check = fc.property(
     fc.jsonValue(),
     fc.constantFrom("content", "contents", "messages"),
     fc.nat(200),
     (value, key, cut) => {
       const whole = `{"uri":1,"${key}":${JSON.stringify(value)}}`;
-      noteUris(createHandedOut(), "a", answer(whole));
+      void noteUris(session, "a", answer(whole));
       const json = answer(whole).json;
       const broken = Buffer.concat([json.subarray(0, json.length - 1 - (cut % (whole.length - 1))), Buffer.from("x")]);
-      noteUris(createHandedOut(), "a", { ...answer(whole), json: broken });
+      void noteUris(session, "a", { ...answer(whole), json: broken });
     },
   );
   fc.assert(check, { numRuns: 2_000 });

@@ -2,48 +2,52 @@
 // the gateway knows whom to ask for one.
 import type { Message } from "../mcp/json-rpc.ts";
 import { elements, JsonTextError, member, members, type Span } from "../mcp/scan.ts";
-
-/** URI → the backend that gave it last. */
-export interface HandedOut {
-  note(uri: string, backend: string): void;
-  ownerOf(uri: string): string | undefined;
-}
+import type { SessionState } from "./record.ts";
+import type { Session } from "./session.ts";
 
 const urisMax = 1_000;
+const charactersMax = 128 * 1024; // of all of them: every replica reads them with the session
 const uriLengthMax = 2_048; // longer ones are data rather than names, and would make the bound on their number worthless
 
-/** Empty; beyond `max` URIs (default 1,000) the one that was not used for longest is forgotten. */
-export function createHandedOut(max = urisMax): HandedOut {
-  const owners = new Map<string, string>(); // in order of use, oldest first
+type Links = SessionState["links"];
 
-  function note(uri: string, backend: string): void {
-    if (uri.length > uriLengthMax) return;
-    owners.delete(uri);
-    owners.set(uri, backend);
-    if (owners.size > max) owners.delete(owners.keys().next().value as string);
-  }
-
-  return {
-    note,
-    ownerOf(uri) {
-      const backend = owners.get(uri);
-      if (backend !== undefined) note(uri, backend);
-      return backend;
-    },
-  };
+/**
+ * Notes the URIs in what a backend answered to `tools/call`, `prompts/get` or `resources/read`. Undefined when there is nothing new,
+ * as nearly always; else settles when other replicas know too, or can't be told. Never rejects.
+ */
+export function noteUris(session: Session, backend: string, { json, result }: Message): Promise<void> | undefined {
+  if (!result || !json.includes('"uri"')) return undefined;
+  const { links } = session.state;
+  const fresh = urisIn(json, result).filter((uri) => links.get(uri) !== backend);
+  if (fresh.length === 0) return undefined;
+  const edit = (state: SessionState): SessionState => ({ ...state, links: withLinks(state.links, fresh, backend) });
+  return session.change(edit).catch(() => undefined); // it is the link that is lost, and not the answer
 }
 
-/** Notes the URIs in what a backend answered to `tools/call`, `prompts/get` or `resources/read`. */
-export function noteUris(handedOut: HandedOut, backend: string, { json, result }: Message): void {
-  if (!result || !json.includes('"uri"')) return; // nearly every result ends here
+/** The links with more of them, the newest last; the oldest make room. */
+export function withLinks(links: Links, uris: readonly string[], backend: string): Links {
+  const changed = new Map(links);
+  for (const uri of uris) {
+    changed.delete(uri);
+    changed.set(uri, backend);
+  }
+  let characters = changed.keys().reduce((sum, uri) => sum + uri.length, 0);
+  for (const uri of changed.keys()) {
+    if (changed.size <= urisMax && characters <= charactersMax) break;
+    changed.delete(uri);
+    characters -= uri.length;
+  }
+  return changed;
+}
+
+function urisIn(json: Buffer, result: Span): string[] {
   try {
-    for (const span of uriSpans(json, result)) {
-      const uri: unknown = JSON.parse(json.toString("utf8", span.start, span.end));
-      if (typeof uri === "string") handedOut.note(uri, backend);
-    }
+    const values = uriSpans(json, result).map((span) => JSON.parse(json.toString("utf8", span.start, span.end)) as unknown);
+    return values.filter((uri): uri is string => typeof uri === "string" && uri.length <= uriLengthMax);
   } catch (error) {
     // A result that can't be read names nothing; it is the client's to judge.
-    if (!(error instanceof JsonTextError || error instanceof SyntaxError)) throw error;
+    if (error instanceof JsonTextError || error instanceof SyntaxError) return [];
+    throw error;
   }
 }
 

@@ -1,33 +1,39 @@
-// Session ids say, sealed, which replica has the session: any replica that gets a request can send it there.
-// They are checked before anything is looked up; a made-up id costs microseconds and reaches nobody.
-import { randomBytes } from "node:crypto";
-import { createSealer } from "../mcp/seal.ts";
+// Session ids: random, and authenticated, so that a made-up one costs microseconds and no look into any store.
+import { createHash, createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import type { Key, Keys } from "../mcp/seal.ts";
 
 export interface SessionIds {
-  /** A new id: 144 random bits and its owner, in visible ASCII (MCP 2025-11-25, transports, session management). */
-  mint(virtualServer: string): string;
-  /** Address of the other replica that has the session; undefined when the id is ours, or not made by any of us. */
-  ownerOf(id: string, virtualServer: string): string | undefined;
+  /** A new id: `g1.<key id>.<144 random bits>.<96 bits of MAC>`, 47 characters of visible ASCII. */
+  mint(): string;
+  /** What the session is called in stores, logs and lists; undefined when we did not make the id, or its key is no longer good. */
+  keyOf(id: string): string | undefined;
 }
 
-/** What is in an id: the owner's address, the owner's start, and what makes it unique. */
-type Payload = [address: string, instance: string, random: string];
+const pattern = /^g1\.([A-Za-z0-9]{2})\.([A-Za-z0-9_-]{24})\.([A-Za-z0-9_-]{16})$/;
+const randomLength = 18;
+const macBytes = 12;
 
-/** `self` is asked when it is needed, because the address is known only once the port is. */
-export function createSessionIds(options: { secret: Buffer; self: () => { address: string; instance: string } }): SessionIds {
-  const sealer = createSealer(options.secret, "session-id");
+export function createSessionIds(keys: Keys): SessionIds {
   return {
-    mint(virtualServer) {
-      const { address, instance } = options.self();
-      const payload: Payload = [address, instance, randomBytes(18).toString("base64url")];
-      return sealer.seal(Buffer.from(JSON.stringify(payload)), virtualServer);
+    mint() {
+      const { active } = keys;
+      const random = randomBytes(randomLength).toString("base64url");
+      return `g1.${active.id}.${random}.${macOf(active, random).toString("base64url")}`;
     },
-    ownerOf(id, virtualServer) {
-      const payload = sealer.open(id, virtualServer);
-      if (!payload) return undefined;
-      const [address] = JSON.parse(payload.toString()) as Payload;
-      // Ours by address but unknown to us: it ended, or it was made before we started.
-      return address === options.self().address ? undefined : address;
+    keyOf(id) {
+      const [, keyId, random, mac] = pattern.exec(id) ?? [];
+      if (keyId === undefined || random === undefined || mac === undefined) return undefined;
+      const key = keys.find(keyId);
+      return key && timingSafeEqual(macOf(key, random), Buffer.from(mac, "base64url")) ? publicKeyOf(id) : undefined;
     },
   };
+}
+
+/** The id can't be found from it: 132 bits of its SHA-256. */
+export function publicKeyOf(id: string): string {
+  return createHash("sha256").update(id).digest("base64url").slice(0, 22);
+}
+
+function macOf(key: Key, random: string): Buffer {
+  return createHmac("sha256", key.derive("sid-mac")).update(`gw-sid/1|${key.id}|${random}`).digest().subarray(0, macBytes);
 }

@@ -1,11 +1,13 @@
 // A client session of the era that opens with `initialize`; for callers of the other era, what stands for one.
 import type { Identity } from "../incoming-auth/identity.ts";
 import type { Era, SessionVersion } from "../mcp/versions.ts";
-import type { HandedOut } from "./handed-out.ts";
+import type { SessionState } from "./record.ts";
 
 /** What a session is. */
 export interface Session {
   readonly id: string;
+  /** What it is called in logs, lists and stores: the id can't be found from it. */
+  readonly key: string;
   /** Name of the virtual server it was opened on; its id is void on any other. */
   readonly virtualServer: string;
   readonly identity: Identity;
@@ -16,18 +18,21 @@ export interface Session {
   readonly clientInfo: string;
   /** JSON text of what the client declared it can do. */
   readonly capabilities: string;
-  /** Level of `logging/setLevel`, as JSON text; undefined until the client set one. */
-  logLevel: string | undefined;
+  /** What every replica knows of it, as last seen here. */
+  readonly state: SessionState;
+  /**
+   * Changes that, for every replica. The edit may run more than once, and gives the state it got when nothing is to be changed.
+   * Throws StoreUnavailableError, or SessionEndedError when there is no such session any more.
+   */
+  change(edit: (state: SessionState) => SessionState): Promise<void>;
+  /** Looks what other replicas made of it. Throws StoreUnavailableError. */
+  refresh(): Promise<void>;
   /** The client's open stream for messages outside of calls. */
   stream: ClientStream | undefined;
   /** Notifications by method that wait for a stream; one of a kind is enough. */
   readonly waiting: Map<string, Buffer>;
-  /** Resources the client wants to hear of: its URI → who owns it. */
-  readonly subscriptions: Map<string, { readonly backend: string; readonly original: string }>;
   /** Tasks the client wants to hear of: backend and its id → the id the client knows. */
   readonly tasks: Map<string, string>;
-  /** URIs that backends gave this client in results. */
-  readonly handedOut: HandedOut;
   /** Questions of backends that the client has not answered: backend and its id → the id the client knows. */
   readonly questions: Map<string, Question>;
   /** When it was last used, milliseconds of the monotonic clock. */
@@ -35,8 +40,16 @@ export interface Session {
   /** Calls in flight, by the raw text of their id, or by a symbol; a session with any is not reaped. */
   readonly calls: Map<string | symbol, { abort(reason: Error): void }>;
   readonly hasEnded: boolean;
-  /** Runs once when the session ends, whyever; at once when it has ended. Gives what takes that back. */
-  onEnd(close: () => void): () => void;
+  /** Runs once when the session ends here, whyever; at once when it has ended. Gives what takes that back. */
+  onEnd(close: (ending: Ending) => void): () => void;
+}
+
+/** `over`: there is no such session any more. `elsewhere`: other replicas, or this one later, go on with it. */
+export type Ending = "over" | "elsewhere";
+
+/** There is no such session any more. */
+export class SessionEndedError extends Error {
+  override name = "SessionEndedError";
 }
 
 /** A question of a backend, on its way. */

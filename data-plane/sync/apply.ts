@@ -6,7 +6,6 @@ import { reasonOf } from "../backends/errors.ts";
 import { request } from "../mcp/json-rpc.ts";
 import { buildRuntime, emptyRuntime, type Runtime, type RuntimeOptions, type SnapshotContent } from "../runtime.ts";
 import { notifySession, type Session } from "../session/session.ts";
-import type { SessionStore } from "../session/store.ts";
 import { changedKinds, type Kind, type VirtualServer } from "../virtual-server.ts";
 
 // How long new backends may hold up a swap: at the start nothing is served meanwhile, later an edit shall show within a second.
@@ -21,7 +20,7 @@ export interface Live extends AsyncDisposable {
 }
 
 export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage"> {
-  readonly sessions: Pick<SessionStore, "all" | "end">;
+  readonly sessions: { all(): Iterable<Session>; end(session: Session): void };
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
   readonly log: Log;
@@ -71,7 +70,7 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
   }
 
   /** Whether somebody else owns a resource now that a caller without a session listens to. */
-  function hasMoved({ subscriptions, ...client }: Session, server: VirtualServer): boolean {
+  function hasMoved({ state: { subscriptions }, ...client }: Session, server: VirtualServer): boolean {
     return subscriptions.entries().some(([uri, { backend, original }]) => {
       const now = server.viewOf(client).resources.get(uri);
       return !server.backends.has(backend) || (now !== undefined && (now.backend !== backend || now.original !== original));

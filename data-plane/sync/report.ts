@@ -2,14 +2,13 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { StatusReportSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Runtime } from "../runtime.ts";
-import type { SessionStore } from "../session/store.ts";
 
 type Report = MessageInitShape<typeof StatusReportSchema>;
 
 const linesMax = 20_000;
 
 /** Writes reports of one stream; views go along only when they differ from the last report. */
-export function createReporter(sessions: SessionStore): (runtime: Runtime) => Report {
+export function createReporter(sessions: { readonly size: number }): (runtime: Runtime) => Report {
   let lastViews = "";
   return (runtime) => {
     const views = [...runtime.virtualServers.values()].map(({ name, view }) => ({

@@ -16,7 +16,6 @@ import {
 import { type Client, createClient } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { SnapshotRefusedError } from "../runtime.ts";
-import type { SessionStore } from "../session/store.ts";
 import type { Live } from "./apply.ts";
 import { digestOf, readSnapshot } from "./content.ts";
 import { createReporter } from "./report.ts";
@@ -34,7 +33,7 @@ export interface SyncOptions {
   readonly controlPlanes: readonly string[];
   readonly node: { readonly id: string; readonly instanceId: string; readonly address: string };
   readonly live: Live;
-  readonly sessions: SessionStore;
+  readonly sessions: { readonly size: number };
   readonly log: Log;
   /** Hears of every snapshot that went live. */
   readonly onLive: (version: string) => void;

@@ -63,7 +63,7 @@ for (const [what, bytes, leave] of departures) {
     await eventually("it is noticed", () => vmcp.logs().filter(isDeparture).length > left);
     release.resolve();
     assert.deepEqual(
-      vmcp.logs().filter(({ level }) => Number(level) >= 40),
+      vmcp.logs().filter(({ level, msg }) => Number(level) >= 40 && !/VMCP_SESSION_HMAC_SECRET/.test(msg ?? "")),
       [],
     );
   });

@@ -1,16 +1,17 @@
 // Calls of methods without HTTP in front: a session, real backends of ours before scripted servers, and what the client is sent.
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { pino } from "pino";
 import { createView } from "../../data-plane/aggregation/view.ts";
 import { createBackend } from "../../data-plane/backends/backend.ts";
 import { createLimit, type Limit } from "../../data-plane/backends/limit.ts";
 import { readMessage, request } from "../../data-plane/mcp/json-rpc.ts";
+import { oneKey } from "../../data-plane/mcp/seal.ts";
 import type { Call } from "../../data-plane/methods/call.ts";
 import { createRelay, type Relay } from "../../data-plane/relay/relay.ts";
 import { createCallerTokens } from "../../data-plane/session/caller-tokens.ts";
+import { createLocalSessions } from "../../data-plane/session/local-sessions.ts";
 import type { Session } from "../../data-plane/session/session.ts";
-import { createSessionStore } from "../../data-plane/session/store.ts";
 import { createVirtualServer, type VirtualServer } from "../../data-plane/virtual-server.ts";
 import { AggregationSchema } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
@@ -53,18 +54,18 @@ export async function directCalls(
   });
   const spec = create(VirtualServerSchema, { aggregation });
   const server = createVirtualServer({ name: "v", spec, authenticate: () => undefined, backends });
-  const ids = { mint: () => randomUUID(), ownerOf: () => undefined };
-  const sessions = stack.use(createSessionStore({ idleMs: 60_000, sessionsMax: 1, ids }));
+  const sessions = stack.use(createLocalSessions({ idleMs: 60_000, sessionsMax: 1 }));
   const session = sessions.create({
     virtualServer: "v",
-    identity: { issuer: "i", subject: "s" },
+    identity: { issuer: "i", subject: "s", isAnonymous: false },
     era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1"}',
     capabilities: JSON.stringify(capabilities),
   }) as Session;
-  const relay = createRelay({ secret: randomBytes(32), sessions: () => sessions.all(), log });
-  const tokens = createCallerTokens(randomBytes(32));
+  const keys = oneKey(randomBytes(32));
+  const relay = createRelay({ keys, sessions: () => sessions.all(), address: () => "", log });
+  const tokens = createCallerTokens(keys);
   const view = createView(
     aggregation,
     backends.map(({ name, catalog }) => ({ backend: name, catalog })),

@@ -10,14 +10,14 @@ export interface Mesh extends AsyncDisposable {
   apply(documents: readonly object[], ...flags: string[]): Promise<Finished>;
 }
 
-/** Starts it empty: nothing is declared, and no proxy waits for anything. */
-export async function startMesh(proxyCount: number): Promise<Mesh> {
+/** Starts it empty: nothing is declared, and no proxy waits for anything. `moreFlags` are those of every proxy. */
+export async function startMesh(proxyCount: number, moreFlags: readonly string[] = []): Promise<Mesh> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory());
   const controlPlane = stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:"]));
   const { adminAddress } = controlPlane;
   const ids = Array.from({ length: proxyCount }, (_, i) => `proxy-${i + 1}`);
-  const flags = ["--control-plane", adminAddress, "--port", "0", "--allow-stdio"];
+  const flags = ["--control-plane", adminAddress, "--port", "0", "--allow-stdio", "--drain-delay", "0s", ...moreFlags];
   const start = (id: string) => startVmcp(["proxy", "--id", id, ...flags], { isReady: false });
   const starts = await Promise.allSettled(ids.map(async (id) => stack.use(await start(id))));
   const proxies = starts.map((started) => {

@@ -1,23 +1,13 @@
-// A data plane put together by hand, without a control plane, because no configuration tells users apart yet: whoever calls says
-// who he is in the header `X-User`, and is believed.
-import { randomBytes, randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+// A proxy without a control plane, because no configuration tells users apart yet: whoever calls says who he is in the header
+// `X-User`, and is believed; `X-Token` stands for the token he shows.
+import { createHash, randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
-import { pino } from "pino";
-import { createBackend } from "../../data-plane/backends/backend.ts";
-import { gateway } from "../../data-plane/backends/leg.ts";
+import { type Logger, pino } from "pino";
+import { type Backend, createBackend } from "../../data-plane/backends/backend.ts";
 import type { Authenticate } from "../../data-plane/incoming-auth/registry.ts";
-import { createApp } from "../../data-plane/ingress/app.ts";
-import { createOwnerForwarder } from "../../data-plane/ingress/forward-to-owner.ts";
-import { createParkedCalls } from "../../data-plane/relay/parked-calls.ts";
-import { createRelay } from "../../data-plane/relay/relay.ts";
+import { type Keys, oneKey } from "../../data-plane/mcp/seal.ts";
 import { emptyRuntime, type Runtime } from "../../data-plane/runtime.ts";
-import { createCallerTokens } from "../../data-plane/session/caller-tokens.ts";
-import { createCallers } from "../../data-plane/session/callers.ts";
-import { createSessionIds } from "../../data-plane/session/session-ids.ts";
-import { createSessionStore } from "../../data-plane/session/store.ts";
+import { type DrainOptions, type Serving, type SessionOptions, startServing } from "../../data-plane/serving.ts";
 import { createVirtualServer } from "../../data-plane/virtual-server.ts";
 import { AggregationSchema } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
@@ -26,30 +16,45 @@ import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_se
 export interface TwoUserGateway extends AsyncDisposable {
   /** Of the virtual server `team`; `other` has the same backends. */
   readonly url: string;
+  readonly serving: Serving;
+}
+
+export interface TwoUserOptions {
+  /** Default: a random one, so that no other gateway shares its sessions. */
+  readonly keys?: Keys;
+  readonly session?: SessionOptions;
+  readonly drain?: DrainOptions;
+  readonly log?: Logger;
+  /** Default: a free one. */
+  readonly port?: number;
+  /** Takes part in what is served, for what a snapshot would say. */
+  readonly runtime?: Partial<Runtime>;
 }
 
 /** Serves these backends, by URL, with names as prefixes. */
-export async function startTwoUserGateway(urls: Readonly<Record<string, string>>): Promise<TwoUserGateway> {
+export async function startTwoUserGateway(
+  urls: Readonly<Record<string, string>>,
+  options: TwoUserOptions = {},
+): Promise<TwoUserGateway> {
   await using stack = new AsyncDisposableStack();
-  const log = pino({ level: "silent" });
-  const secret = randomBytes(32);
-  const self = { address: "", instance: randomUUID() };
-  const ids = createSessionIds({ secret, self: () => self });
-  const sessions = stack.use(createSessionStore({ idleMs: 60_000, sessionsMax: 100, ids }));
-  const callers = stack.use(createCallers({ idleMs: 60_000, callersMax: 100, clientInfo: gateway.clientInfo }));
-  const owners = stack.use(createOwnerForwarder());
-  const relay = createRelay({ secret, sessions: () => [...sessions.all(), ...callers.all()], log });
-  const backends = Object.entries(urls).map(([name, url]) =>
-    createBackend({
-      spec: create(BackendSchema, { name, url, transport: "streamable-http" }),
-      credential: async () => ({ authorization: "Bearer shared" }),
-      breaker: { enabled: false, failureThreshold: 5, openMs: 60_000 },
-      log,
-      onMessage: relay.outside,
-      onChange: () => undefined,
-    }),
-  );
-  for (const backend of backends) stack.defer(() => backend.retire(0));
+  const { keys = oneKey(randomBytes(32)), log = pino({ level: "silent" }), port = 0, session = {}, drain = {} } = options;
+  let runtime: Runtime = emptyRuntime;
+  const at = { host: "127.0.0.1", port, log, session, drain };
+  const serving = await startServing(at, { keys, runtime: () => runtime });
+  const backends: Backend[] = [];
+  stack.defer(async () => void (await Promise.all(backends.map((backend) => backend.retire(0))))); // after the sessions
+  stack.use(serving);
+  for (const [name, url] of Object.entries(urls))
+    backends.push(
+      createBackend({
+        spec: create(BackendSchema, { name, url, transport: "streamable-http" }),
+        credential: async () => ({ authorization: "Bearer shared" }),
+        breaker: { enabled: false, failureThreshold: 5, openMs: 60_000 },
+        log,
+        onMessage: serving.relay.outside,
+        onChange: () => undefined,
+      }),
+    );
   await Promise.all(backends.map(({ firstAttempt }) => firstAttempt));
   const aggregation = create(AggregationSchema, {
     conflictResolution: "prefix",
@@ -57,34 +62,18 @@ export async function startTwoUserGateway(urls: Readonly<Record<string, string>>
   });
   const spec = create(VirtualServerSchema, { aggregation });
   const virtualServers = ["team", "other"].map((name) => createVirtualServer({ name, spec, authenticate, backends }));
-  const runtime: Runtime = {
+  runtime = {
     ...emptyRuntime,
     version: "1",
     virtualServers: new Map(virtualServers.map((server) => [server.name, server])),
+    ...options.runtime,
   };
-  const app = createApp({
-    ...{ sessions, callers, relay, owners, log },
-    tokens: createCallerTokens(secret),
-    parked: createParkedCalls({ log }),
-    self: () => self,
-    bodyBytesMax: 1024 * 1024,
-    runtime: () => runtime,
-    sse: undefined,
-    origin: { isLoopback: true, allowedHosts: [], allowedOrigins: [] },
-  });
-  const server = createServer(app.callback());
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  stack.defer(async () => {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  self.address = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const owned = stack.move();
-  return { url: `${self.address}/team/mcp`, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return { url: `${serving.address}/team/mcp`, serving, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-const authenticate: Authenticate = (headers) => {
-  const user = headers["x-user"];
-  return typeof user === "string" ? { issuer: "test", subject: user } : undefined;
+const authenticate: Authenticate = ({ "x-user": user, "x-token": token }) => {
+  if (typeof user !== "string") return undefined;
+  const tokenDigest = createHash("sha256").update(String(token)).digest("base64url");
+  return { issuer: "test", subject: user, isAnonymous: false, tokenDigest };
 };

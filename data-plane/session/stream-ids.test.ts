@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
-import { createSessionIds } from "./session-ids.ts";
+import { oneKey } from "../mcp/seal.ts";
+import { createStreamIds } from "./stream-ids.ts";
 
 const secret = randomBytes(32);
-const replica = (address: string, key = secret) => createSessionIds({ secret: key, self: () => ({ address, instance: "i" }) });
+const replica = (address: string, key = secret) =>
+  createStreamIds({ keys: oneKey(key), self: () => ({ address, instance: "i" }) });
 const a = replica("http://10.0.0.1:4483");
 const b = replica("http://10.0.0.2:4483");
 

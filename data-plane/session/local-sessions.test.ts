@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { createLimit } from "../backends/limit.ts";
+import { createLocalSessions } from "./local-sessions.ts";
 import type { Session } from "./session.ts";
-import { createSessionStore } from "./store.ts";
 
 const minuteMs = 60_000;
 
@@ -51,13 +50,12 @@ test("the one unused for longest makes room first", async () => {
   );
 });
 
-const newStore = (sessionsMax: number) =>
-  createSessionStore({ idleMs: 30 * minuteMs, sessionsMax, ids: { mint: () => randomUUID(), ownerOf: () => undefined } });
+const newStore = (sessionsMax: number) => createLocalSessions({ idleMs: 30 * minuteMs, sessionsMax });
 
 const open = (sessions: ReturnType<typeof newStore>) =>
   sessions.create({
     virtualServer: "v",
-    identity: { issuer: "i", subject: "s" },
+    identity: { issuer: "i", subject: "s", isAnonymous: false },
     era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: "{}",

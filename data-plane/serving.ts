@@ -1,0 +1,255 @@
+// One proxy's HTTP side: its sessions, its server, and how it stops. What it serves is given to it.
+import { randomUUID } from "node:crypto";
+import { createServer, type Server } from "node:http";
+import { type AddressInfo, isIP } from "node:net";
+import type { Log } from "../common/log.ts";
+import { BackendError } from "./backends/errors.ts";
+import { gateway } from "./backends/leg.ts";
+import { createApp } from "./ingress/app.ts";
+import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
+import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
+import type { Keys } from "./mcp/seal.ts";
+import type { Self } from "./methods/call.ts";
+import { createParkedCalls } from "./relay/parked-calls.ts";
+import { createRelay, type Relay } from "./relay/relay.ts";
+import type { Runtime } from "./runtime.ts";
+import { createBinder } from "./session/binding.ts";
+import { createCallerTokens } from "./session/caller-tokens.ts";
+import { createCallers } from "./session/callers.ts";
+import { createLocalSessions } from "./session/local-sessions.ts";
+import { createMemoryStore } from "./session/memory-store.ts";
+import type { RecordStore } from "./session/record-store.ts";
+import { readRedisAddress } from "./session/redis-address.ts";
+import type { RedisStoreOptions } from "./session/redis-store.ts";
+import type { Session } from "./session/session.ts";
+import { createSessions, type Sessions } from "./session/sessions.ts";
+import { createStreamIds } from "./session/stream-ids.ts";
+
+export interface ServingOptions {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  /** Where other replicas reach this one, `http://host:port`. Default: where it listens. */
+  readonly advertise?: string;
+  readonly log: Log;
+  /** Largest request body, bytes. Default 1 MB. */
+  readonly bodyBytesMax?: number;
+  /** Host names clients may use, besides loopback names. */
+  readonly allowedHosts?: readonly string[];
+  /** Origins of web pages that may call, besides loopback ones. */
+  readonly allowedOrigins?: readonly string[];
+  /** Whether clients of the older HTTP+SSE transport are served, at `/sse`. Default true. */
+  readonly legacySse?: boolean;
+  readonly session?: SessionOptions;
+  readonly drain?: DrainOptions;
+}
+
+/** How sessions are kept. */
+export interface SessionOptions {
+  /** A session unused for so long ends, milliseconds. Default 30 min. */
+  readonly idleMs?: number;
+  /** A session ends so long after it was opened, milliseconds. Default 8 h. */
+  readonly absoluteMs?: number;
+  /** Sessions of one caller with a name. Default 32. */
+  readonly perCallerMax?: number;
+  /** Whether sessions outlive the refresh of a caller's token. Default "identity", which does. */
+  readonly binding?: "identity" | "token";
+  /** What becomes of a session that another caller shows. Default "terminate". */
+  readonly onMismatch?: "terminate" | "reject";
+  /** Where sessions are kept, so that every replica can serve them; see readRedisAddress. Default: the memory of this process. */
+  readonly redis?: string;
+  /** Before every key there. Default `vmcp:`. */
+  readonly redisPrefix?: string;
+}
+
+/** How the proxy stops. */
+export interface DrainOptions {
+  /** How long it goes on as ever, only unready, so that load balancers notice, milliseconds. Default 0. */
+  readonly delayMs?: number;
+  /** How long calls in flight may take then, milliseconds. Default 30,000. */
+  readonly callsMs?: number;
+}
+
+export interface Serving extends AsyncDisposable {
+  /** `http://host:port` */
+  readonly address: string;
+  readonly self: Self;
+  readonly sessions: Sessions;
+  readonly relay: Relay;
+  /** All that stands for sessions, of clients of every kind. */
+  readonly everyone: { all(): Iterable<Session>; end(session: Session): void };
+  /** Stops taking requests, lets calls finish; returns within `delayMs` + `callsMs` + 2 s. */
+  drain(): Promise<void>;
+}
+
+/** What is served, and what of it concerns sessions. */
+export interface Served {
+  readonly keys: Keys;
+  readonly runtime: () => Runtime;
+}
+
+const sessionsMax = 10_000;
+const connectionsMax = 20_000; // a session may have a stream and a call
+const callsMsDefault = 30_000;
+const lastMs = 1_000;
+// A caller without sessions says no goodbye; what servers keep for it is kept as long as a person may take to ask again.
+const callerIdleMs = 10 * 60_000;
+
+/** Listens at once, unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
+export async function startServing(options: ServingOptions, { keys, runtime }: Served): Promise<Serving> {
+  const { log, session = {} } = options;
+  const instance = randomUUID();
+  const self = { address: "", instance, replica: instance.slice(0, 8) };
+  const store = await openStore(session, { keys, replica: self.replica, log, onEvent: (event) => sessions.hear(event) });
+  const idleMs = session.idleMs ?? 30 * 60_000;
+  const sessions = createSessions({
+    ...{ store, keys, idleMs, sessionsMax, log },
+    ...(session.absoluteMs === undefined ? {} : { absoluteMs: session.absoluteMs }),
+    ...(session.perCallerMax === undefined ? {} : { perCallerMax: session.perCallerMax }),
+    binder: createBinder({ keys, mode: session.binding ?? "identity" }),
+    endsOnMismatch: session.onMismatch !== "reject",
+    epoch: () => 0,
+    isRevoked: () => false,
+    onTaken: (taken) => runtime().virtualServers.get(taken.virtualServer)?.join(taken),
+  });
+  const streamSessions = createLocalSessions({ idleMs, sessionsMax });
+  const callers = createCallers({ idleMs: callerIdleMs, callersMax: sessionsMax, clientInfo: gateway.clientInfo });
+  const owners = createOwnerForwarder();
+  const everyone = {
+    all: () => [...sessions.all(), ...streamSessions.all(), ...callers.all()],
+    end(one: Session): void {
+      if (one.era === "stateless") callers.end(one);
+      else if (streamSessions.find(one.id, one.virtualServer)) streamSessions.end(one);
+      else sessions.end(one).catch((error) => log.warn({ reason: (error as Error).message }, "a session did not end everywhere"));
+    },
+  };
+  const relay = createRelay({ keys, sessions: everyone.all, address: () => self.address, log });
+  const shared = {
+    ...{ relay, owners, log },
+    tokens: createCallerTokens(keys),
+    bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
+  };
+  const ids = createStreamIds({ keys, self: () => self });
+  const sse =
+    options.legacySse === false
+      ? undefined
+      : createSseEndpoint({ ...shared, ids, sessions: streamSessions, streamsMax: sessionsMax });
+  let isDraining = false;
+  const app = createApp({
+    ...{ ...shared, sessions, callers, runtime, sse },
+    parked: createParkedCalls({ log }),
+    self: () => self,
+    addressOf: store.addressOf,
+    isDraining: () => isDraining,
+    origin: {
+      isLoopback: isLoopback(options.host),
+      allowedHosts: [...(options.allowedHosts ?? []), ...hostNameOf(options.advertise)].map((host) => host.toLowerCase()),
+      allowedOrigins: options.allowedOrigins ?? [],
+    },
+  });
+  const server = createServer(serverLimits, app.callback());
+  server.keepAliveTimeout = 65_000; // longer than load balancers keep idle connections
+  server.maxConnections = connectionsMax;
+  await listen(server, options);
+  const { port } = server.address() as AddressInfo;
+  const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
+  self.address = options.advertise ?? address;
+  if (isWildcard(options.host) && options.advertise === undefined && store.isShared)
+    log.warn("other proxies can't pass requests on to this one: tell them where it is with --advertise");
+  store.announce(self.replica, self.address);
+
+  async function drain(): Promise<void> {
+    if (isDraining) return;
+    isDraining = true;
+    await store.withdraw(self.replica).catch(() => undefined); // streams are gone on with elsewhere
+    await stopServer(server, options.drain ?? {}, {
+      endStreams() {
+        for (const one of everyone.all()) one.stream?.end();
+        sse?.end();
+      },
+      endCalls() {
+        const reason = new BackendError("unavailable", "unknown", "the proxy is stopping");
+        for (const one of everyone.all()) for (const call of one.calls.values()) call.abort(reason);
+      },
+    });
+  }
+
+  return {
+    address,
+    self,
+    sessions,
+    relay,
+    everyone,
+    drain,
+    async [Symbol.asyncDispose]() {
+      await drain();
+      await sessions[Symbol.asyncDispose]();
+      await streamSessions[Symbol.asyncDispose]();
+      await callers[Symbol.asyncDispose]();
+      await owners[Symbol.asyncDispose]();
+    },
+  };
+}
+
+type StoreNeeds = Pick<RedisStoreOptions, "keys" | "replica" | "log" | "onEvent">;
+
+async function openStore({ redis, redisPrefix }: SessionOptions, needs: StoreNeeds): Promise<RecordStore> {
+  if (redis === undefined) return createMemoryStore();
+  const address = readRedisAddress(redis, process.env);
+  const { createRedisStore } = await import("./session/redis-store.ts"); // nobody else pays for the client
+  return createRedisStore({
+    ...needs,
+    address,
+    caFile: process.env.VMCP_REDIS_CA_FILE,
+    ...(redisPrefix === undefined ? {} : { prefix: redisPrefix }),
+  });
+}
+
+// Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.
+const serverLimits = {
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  connectionsCheckingInterval: 1_000,
+  maxHeaderSize: 16 * 1024,
+};
+
+function listen(server: Server, { host, port }: Pick<ServingOptions, "host" | "port">): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+/** Unready for a while, so that nobody sends any more; then no new connections, no streams, and the calls in flight may finish. */
+async function stopServer(
+  server: Server,
+  { delayMs = 0, callsMs = callsMsDefault }: DrainOptions,
+  { endStreams, endCalls }: { endStreams(): void; endCalls(): void },
+): Promise<void> {
+  if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  endStreams();
+  // A connection whose call has just ended is idle only then, so idle ones are closed again and again.
+  const idle = setInterval(() => server.closeIdleConnections(), 50);
+  const late = setTimeout(endCalls, callsMs);
+  const force = setTimeout(() => server.closeAllConnections(), callsMs + lastMs);
+  await closed;
+  for (const timer of [idle, late, force]) clearTimeout(timer);
+}
+
+/** The name other replicas call us by, so that their requests get in. */
+function hostNameOf(address: string | undefined): string[] {
+  const url = address === undefined ? null : URL.parse(address);
+  return url ? [url.hostname] : [];
+}
+
+function isWildcard(host: string): boolean {
+  return host === "0.0.0.0" || host === "::";
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}
