@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { errorResponse, readMessage, request } from "../mcp/json-rpc.ts";
 import type { BackendErrorCode } from "./errors.ts";
-import { type Failed, type Retry, retryOf } from "./retry.ts";
+import { callFacts, type Failed, type Retry, retryOf } from "./retry.ts";
 
 const repeatable = [
   "tools/list",
@@ -202,4 +203,18 @@ const table: readonly (readonly [situation: string, failed: Partial<Failed>, wan
 ];
 for (const [situation, failed, wanted] of table) {
   test(`${situation}: ${wanted}`, () => assert.equal(retryOf({ ...first, ...failed }), wanted));
+}
+
+for (const [what, json, wanted] of [
+  ["a plain call", request("tools/call", '{"name":"t","arguments":{"requestState":"s"}}', "1"), [true, false]],
+  ["a call with answers", request("tools/call", '{"name":"t","input\\u0052esponses":{}}', "1"), [true, true]],
+  ["a call with a state", request("tools/call", '{"name":"t","requestState":"s"}', "1"), [true, true]],
+  ["a call with odd params", request("tools/call", "[1]", "1"), [true, false]],
+  ["a notification", request("notifications/initialized", undefined), [false, false]],
+  ["an answer", errorResponse("1", { code: 1, message: "no" }), [false, false]],
+] as const) {
+  test(`${what} is known as such`, () => {
+    const { isRequest, carriesInput, bodyBytes } = callFacts(readMessage(json));
+    assert.deepEqual([isRequest, carriesInput, bodyBytes], [...wanted, json.length]);
+  });
 }

@@ -2,6 +2,8 @@
 //
 // Every attempt is made on the same backend. Where it has other endpoints, one that is left alone, or that sheds calls, would be
 // a reason to try those; that is for whoever has them to choose from.
+import type { Message } from "../mcp/json-rpc.ts";
+import { members } from "../mcp/scan.ts";
 import type { BackendErrorCode } from "./errors.ts";
 
 /** "on_new_session": again, and what the backend refused is a session that it does not know any more. */
@@ -31,9 +33,9 @@ export interface Failed {
 }
 
 /** Attempts that one call may cost, not counting one that the backend refused for its session. */
-export const attemptsMax = 2;
+const attemptsMax = 2;
 /** Larger calls are not sent again. */
-export const retryBytesMax = 64 * 1024;
+const retryBytesMax = 64 * 1024;
 
 // Questions that change nothing, however often they are asked. `resources/read` and `prompts/get` are not among them: what they
 // do is the server's own affair.
@@ -62,3 +64,16 @@ export function retryOf(failed: Failed): Retry {
   const isBroken = code === "unavailable" || code === "bad_answer";
   return isBroken && repeatable.has(failed.method) ? "again" : "no";
 }
+
+/** What the message itself says of a call that failed. */
+export function callFacts(message: Message): Pick<Failed, "method" | "isRequest" | "carriesInput" | "bodyBytes"> {
+  const { json, method, id, params } = message;
+  const keys = params && json[params.start] === openBrace ? members(json, params.start) : [];
+  return {
+    method,
+    isRequest: method !== undefined && id !== undefined,
+    carriesInput: keys.some(({ key }) => key === "inputResponses" || key === "requestState"),
+    bodyBytes: json.length,
+  };
+}
+const openBrace = 0x7b;
