@@ -1,4 +1,5 @@
 // One MCP server behind us: its catalog, its breaker, and one session with it per client session.
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Message } from "../mcp/json-rpc.ts";
@@ -13,6 +14,8 @@ import { BackendError, reasonOf } from "./errors.ts";
 import { callsMax } from "./http-target.ts";
 import { gateway, type Hear, type RequestOptions } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
+import { callFacts, retryOf } from "./retry.ts";
+import { createRetryBudget } from "./retry-budget.ts";
 import { createSessionLegs } from "./session-legs.ts";
 
 export interface CallOptions {
@@ -81,6 +84,28 @@ export interface BackendOptions {
 const notifyMs = 5_000;
 const problemsShown = 10;
 
+// Long enough for a server that is just coming back, apart enough that calls which failed together do not come together again.
+const retryMs = { least: 10, most: 50 };
+
+/** A call as its legs are given it, and whether its client has heard anything of it yet. */
+interface NotedCall extends CallOptions, RequestOptions {
+  onMessage?: Hear;
+  hasSpoken: boolean;
+}
+
+/** Notes what the backend says; `onQuestion` hears when that is a question. */
+function noted(options: CallOptions, onQuestion?: () => void): NotedCall {
+  const call: NotedCall = { ...options, signal: options.limit.signal, hasSpoken: false };
+  const { onMessage: hear } = options;
+  if (!hear) return call;
+  call.onMessage = (said) => {
+    call.hasSpoken = true;
+    if (said.id !== undefined) onQuestion?.();
+    return hear(said);
+  };
+  return call;
+}
+
 /** The scanner lets pass what no parser reads, until somebody has to read it. */
 function unreadable(error: Error): BackendError {
   return new BackendError("bad_answer", "unknown", "its answer can't be read", error);
@@ -104,6 +129,8 @@ export function createBackend(options: BackendOptions): Backend {
   let silences = 0;
   let onIdle: (() => void) | undefined;
   let inFlight = 0;
+  let isRetired = false;
+  const budget = createRetryBudget();
   const catalogs = watchCatalogs({
     open: connector.openLeg,
     gateway,
@@ -130,33 +157,41 @@ export function createBackend(options: BackendOptions): Backend {
     },
   });
 
-  async function attempt(session: Session, message: Message, call: CallOptions): Promise<Message> {
+  /** Makes the call, and again where the rules of `retryOf` allow it. */
+  function attempt(session: Session, message: Message, call: NotedCall): Promise<Message> {
     return withLimit(call.limit, async (signal) => {
-      const options: RequestOptions = { ...call, signal };
-      const leg = await legs.of(session);
-      try {
-        return await leg.request(message, options);
-      } catch (error) {
-        if (isUnreadable(error)) throw unreadable(error);
-        // The backend forgot the session, so it refused the call: a new session, and the call once more.
-        if (!(error instanceof BackendError && error.code === "session_gone")) throw error;
-        return (await legs.of(session)).request(message, options);
+      budget.called(performance.now());
+      for (let attempts = 1, hasNewSession = false; ; attempts++) {
+        try {
+          return await (await legs.of(session)).request(message, call);
+        } catch (error) {
+          const failure = isUnreadable(error) ? unreadable(error) : error;
+          if (!(failure instanceof BackendError) || signal.aborted || isRetired) throw failure;
+          const { code, outcome } = failure;
+          const nowMs = performance.now();
+          const budgetAllows = !breaker.isOpen && budget.allows(nowMs);
+          const state = { attempts, hasNewSession, hasSpoken: call.hasSpoken, budgetAllows };
+          const retry = retryOf({ ...callFacts(message), ...state, code, outcome });
+          if (retry === "no") throw failure;
+          log.debug({ backend: spec.name, method: message.method, reason: failure.message }, "a call is made again");
+          if (retry === "on_new_session") hasNewSession = true;
+          else {
+            budget.retried(nowMs);
+            await sleep(retryMs.least + Math.random() * (retryMs.most - retryMs.least), undefined, { signal });
+          }
+        }
       }
     });
   }
 
   /** A backend that asks its client something works, however long the client takes. */
   async function throughBreaker(session: Session, message: Message, options: CallOptions): Promise<Message> {
-    const { onMessage: hear } = options;
-    if (!hear) return breaker.run(() => attempt(session, message, options));
+    if (!options.onMessage) return breaker.run(() => attempt(session, message, noted(options)));
     const asked = Promise.withResolvers<undefined>();
-    const onMessage: Hear = (said) => {
-      if (said.id !== undefined) asked.resolve(undefined);
-      return hear(said);
-    };
+    const call = noted(options, () => asked.resolve(undefined));
     let attempted: Promise<Message> | undefined;
     const first = await breaker.run(() => {
-      attempted = attempt(session, message, { ...options, onMessage });
+      attempted = attempt(session, message, call);
       return Promise.race([attempted, asked.promise]);
     });
     return first ?? (attempted as Promise<Message>);
@@ -181,7 +216,7 @@ export function createBackend(options: BackendOptions): Backend {
       try {
         if (!options.isIncidental) return await throughBreaker(session, message, options);
         if (breaker.isOpen) throw leftAlone();
-        return await attempt(session, message, options);
+        return await attempt(session, message, noted(options));
       } finally {
         options.limit.disarm();
         if (--inFlight === 0) onIdle?.();
@@ -215,6 +250,7 @@ export function createBackend(options: BackendOptions): Backend {
     },
     async retire(graceMs) {
       if (inFlight > 0 && graceMs > 0) await withDeadline(graceMs, () => idle()).catch(() => undefined);
+      isRetired = true;
       const ended = catalogs[Symbol.asyncDispose]();
       breaker[Symbol.dispose]();
       await legs[Symbol.asyncDispose]();

@@ -1,9 +1,9 @@
 // One POST to a server and the one answer that comes of it, JSON or event stream, on undici's dispatch: the cheapest client
 // Node has.
-import type { Pool } from "undici";
 import type { Message } from "../mcp/json-rpc.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { createExchange, type Exchange } from "./http-exchange.ts";
+import type { HttpPool } from "./http-target.ts";
 import type { Hear } from "./leg.ts";
 
 export interface Post {
@@ -27,7 +27,7 @@ export interface Post {
 const lingerMs = 1_000;
 
 /** Resolves with the answer, or with nothing when none is awaited; rejects with BackendError or the signal's reason. */
-export function post(pool: Pool, { path, headers, body, awaited, signal, ...options }: Post): Promise<Message | undefined> {
+export function post(pool: HttpPool, { path, headers, body, awaited, signal, ...options }: Post): Promise<Message | undefined> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     const exchange = createExchange({ awaited, onMessage: options.onMessage, hasSession: options.hasSession });
@@ -89,9 +89,21 @@ export function post(pool: Pool, { path, headers, body, awaited, signal, ...opti
           settle();
           if (signal.aborted) reject(signal.reason);
           else if (canResume()) resolve(options.resume?.(exchange));
-          else reject(new BackendError("unavailable", isSent ? "unknown" : "not_executed", reasonOf(error), error));
+          else {
+            const hasLeft = isSent && !(pool.isPlain && isWriteRefused(error));
+            reject(new BackendError("unavailable", hasLeft ? "unknown" : "not_executed", reasonOf(error), error));
+          }
         },
       },
     );
   });
+}
+
+/**
+ * The system refused to take the request, because the server had reset a connection that we took to be idle. Head and body are
+ * one write, so the server did not get the end of the message, and usually not its beginning. A connection that the server
+ * closed in order takes the write: then nobody can tell whether it was read. With TLS a write is not the request's alone.
+ */
+function isWriteRefused(error: Error): boolean {
+  return (error as NodeJS.ErrnoException).syscall === "write";
 }

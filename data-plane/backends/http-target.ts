@@ -3,11 +3,17 @@ import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
 
+/** Connections to one origin. */
+export interface HttpPool extends Pool {
+  /** Without TLS: what is written goes to the system as it is, one request at a time. */
+  readonly isPlain: boolean;
+}
+
 export interface HttpTarget {
   /** For calls, as many at a time as a backend may have in flight. */
-  readonly calls: Pool;
+  readonly calls: HttpPool;
   /** For streams, which hold their connections for hours, and for answers that calls wait for: neither may wait for calls. */
-  readonly streams: Pool;
+  readonly streams: HttpPool;
   readonly path: string;
   readonly credential: ShowCredential;
   readonly log: Log;
@@ -23,9 +29,10 @@ export const callsMax = 256;
 
 /** Nothing is opened before the first request. */
 export function createHttpTarget({ url, credential, log }: { url: string; credential: ShowCredential; log: Log }): HttpTarget {
-  const { origin, pathname, search } = new URL(url);
-  const calls = new Pool(origin, { ...settings, connections: callsMax });
-  const streams = new Pool(origin, settings);
+  const { origin, protocol, pathname, search } = new URL(url);
+  const isPlain = protocol === "http:";
+  const calls = Object.assign(new Pool(origin, { ...settings, connections: callsMax }), { isPlain });
+  const streams = Object.assign(new Pool(origin, settings), { isPlain });
   return {
     calls,
     streams,

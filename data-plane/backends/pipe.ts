@@ -2,7 +2,10 @@
 
 /** An open connection to one server. */
 export interface Pipe {
-  /** Sends one message (no newline in it). Resolves when it was handed to the transport; rejects when it was not. */
+  /**
+   * Sends one message (no newline in it). Resolves when it was handed to the transport; rejects when it was not, or with a
+   * BackendError that says what is known of it.
+   */
   send(message: Buffer): Promise<void>;
   /** The negotiated MCP revision, for transports that repeat it in a header. */
   setProtocolVersion?(version: string): void;

@@ -170,7 +170,8 @@ export async function openPiped({ open, client, signal, isShared, mayBeStateless
       opened.send(splice(message.json, edits)).catch((error: unknown) => {
         const call = pending.get(id);
         pending.delete(id);
-        call?.settle(new BackendError("unavailable", "not_executed", reasonOf(error), error));
+        const isKnown = error instanceof BackendError;
+        call?.settle(isKnown ? error : new BackendError("unavailable", "not_executed", reasonOf(error), error));
       });
     });
   }

@@ -248,6 +248,16 @@ test("a call that is given up between two rounds is not made again", async (t) =
   assert.equal(bodies("tools/call").length, 1);
 });
 
+test("a call that fails in a later round has begun, so that its outcome is unknown", async (t) => {
+  const { server, leg, bodies } = await setUp(t, { calls: { tool: () => '{"resultType":"input_required","requestState":"s"}' } });
+  const pending = leg.request(theTool, { signal: never });
+  pending.catch(() => undefined);
+  await eventually("a round", () => bodies("tools/call").length === 1);
+  await server.down();
+  await assert.rejects(pending, { code: "unavailable", outcome: "unknown" });
+  await assert.rejects(leg.request(theTool, { signal: never }), { code: "unavailable", outcome: "not_executed" });
+});
+
 test("a server that asks in ever new rounds is stopped", async (t) => {
   let leg = undefined as unknown as Leg;
   const { bodies, ...rest } = await setUp(t, { calls: { tool: () => needs(`{"a":${form}}`) } });

@@ -31,7 +31,7 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
     const plain =
       message.json.includes("inputResponses") || message.json.includes("requestState") ? withoutEnvelope(message) : message;
     for (let current = plain; ; ) {
-      const answer = await leg.request(withEnvelope(current, { ...envelope, [metaKeys.logLevel]: logLevel }), options);
+      const answer = await send(current, current !== plain, options);
       if (resultTypeOf(answer) !== "input_required") return toSession(message.method as string, answer);
       const { inputRequests, requestState } = partsOf(answer);
       const questions = inputRequests ? readable(() => questionsOf(answer, inputRequests)) : [];
@@ -47,6 +47,16 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
         responses.push(`${JSON.stringify(key)}:${response}`);
       }
       current = nextCall(plain, responses, requestState && answer.json.subarray(requestState.start, requestState.end));
+    }
+  }
+
+  async function send(message: Message, hasBegun: boolean, options: RequestOptions): Promise<Message> {
+    try {
+      return await leg.request(withEnvelope(message, { ...envelope, [metaKeys.logLevel]: logLevel }), options);
+    } catch (error) {
+      if (!hasBegun || !(error instanceof BackendError)) throw error;
+      // This round may not have run; the call has begun in an earlier one.
+      throw new BackendError(error.code, "unknown", error.message, error);
     }
   }
 

@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { openLog } from "../../common/log.ts";
+import { BackendError } from "./errors.ts";
 import type { PipeEvents } from "./pipe.ts";
 import { openSse } from "./sse.ts";
 
@@ -59,6 +60,26 @@ test("a post that is refused rejects, and the pipe stays open", async () => {
   await pipe.close();
 });
 
+for (const [what, script, code, outcome] of [
+  ["that the server failed to take", { postStatus: 500 }, "unavailable", "unknown"],
+  ["that was cut after the server had it", { cutsPosts: true }, "unavailable", "unknown"],
+  ["that was refused", { postStatus: 413 }, "refused", "not_executed"],
+  ["that wants another credential", { postStatus: 401 }, "unauthorized", "not_executed"],
+  ["to a server that takes no connections", { isDeaf: true }, "unavailable", "not_executed"],
+] as const) {
+  test(`a post ${what} is ${code}, ${outcome}`, async () => {
+    await using server = await serve(script);
+    const pipe = await openSse({ name: "s", url: server.url, log }, collect().events);
+    await assert.rejects(pipe.send(Buffer.from("{}")), (error) => {
+      assert.ok(error instanceof BackendError, String(error));
+      assert.deepEqual([error.code, error.outcome], [code, outcome]);
+      return true;
+    });
+    assert.equal(server.posts.length, what === "to a server that takes no connections" ? 0 : 1);
+    await pipe.close();
+  });
+}
+
 for (const [what, options, wanted] of [
   ["an endpoint on another origin", { greeting: "event: endpoint\ndata: http://localhost:1/post\n\n" }, /origin/],
   ["a server without such a path", { streamStatus: 404 }, /cannot connect "s" to http:\/\/127\.0\.0\.1:\d+\/sse: .*404/],
@@ -93,6 +114,10 @@ interface Script {
   readonly streamStatus?: number;
   readonly postStatus?: number;
   readonly redirect?: string;
+  /** Every POST is read, and its connection cut. */
+  readonly cutsPosts?: boolean;
+  /** It takes no connection after the one for the stream. */
+  readonly isDeaf?: boolean;
 }
 
 async function serve(script: Script = {}) {
@@ -104,6 +129,7 @@ async function serve(script: Script = {}) {
   const server = createServer(async (request, response) => {
     if (request.method === "POST") {
       posts.push({ headers: request.headers, body: await text(request) });
+      if (script.cutsPosts) return void request.socket.destroy();
       response.writeHead(postStatus).end();
       return;
     }
@@ -113,6 +139,7 @@ async function serve(script: Script = {}) {
     else if (streamStatus !== 200) response.writeHead(streamStatus).end();
     else {
       stream = response.writeHead(200, { "content-type": "text/event-stream" });
+      if (script.isDeaf) server.close();
       stream.write(greeting);
     }
   });

@@ -8,6 +8,7 @@ import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { Agent, fetch as undiciFetch } from "undici";
 import type { Log } from "../../common/log.ts";
 import { createEventParser } from "../mcp/event-stream.ts";
+import { BackendError, reasonOf } from "./errors.ts";
 import { printable } from "./lines.ts";
 import type { Pipe, PipeEvents } from "./pipe.ts";
 
@@ -47,8 +48,9 @@ export async function openSse(options: SseOptions, events: PipeEvents): Promise<
   async function exchange(target: string | URL, init: RequestInit = {}): Promise<Response> {
     const body = outgoing.get(String(init.body)) ?? init.body;
     const request = { ...init, body, dispatcher: agent } as Parameters<typeof undiciFetch>[1];
+    if (init.method === "POST") return sendOnce(() => undiciFetch(target, request) as Promise<unknown> as Promise<Response>);
     const response = (await undiciFetch(target, request)) as unknown as Response;
-    if (init.method === "POST" || !response.ok || !response.body) return response;
+    if (!response.ok || !response.body) return response;
     const { status, headers } = response;
     return new Response(response.body.pipeThrough(tap()), { status, headers });
   }
@@ -118,6 +120,29 @@ async function startWithin(transport: SSEClientTransport, ms: number): Promise<E
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Makes one POST; throws BackendError with what is known of the message. The server may have run what it then failed to take. */
+async function sendOnce(post: () => Promise<Response>): Promise<Response> {
+  const response = await post().catch((error: unknown) => {
+    const { cause = error } = error as { cause?: unknown };
+    throw new BackendError("unavailable", isConnectFault(cause) ? "not_executed" : "unknown", reasonOf(cause), error);
+  });
+  if (response.status < 400) return response;
+  await response.body?.cancel();
+  const { status } = response;
+  if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
+  throw new BackendError(
+    status === 401 || status === 403 ? "unauthorized" : "refused",
+    "not_executed",
+    `answered HTTP ${status}`,
+  );
+}
+
+/** Nothing was sent: there was no connection. */
+function isConnectFault(cause: unknown): boolean {
+  const { code, syscall } = cause as { code?: unknown; syscall?: unknown };
+  return code === "UND_ERR_CONNECT_TIMEOUT" || syscall === "connect" || syscall === "getaddrinfo";
 }
 
 async function shut(transport: SSEClientTransport, agent: Agent): Promise<void> {
