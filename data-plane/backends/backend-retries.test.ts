@@ -1,6 +1,5 @@
 // What fails between us and a real server, and how often the server is called for it.
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
@@ -9,8 +8,8 @@ import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, counter, type Handler, rawError, startBackend } from "../../test/support/backend.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { createLocalSessions } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
-import { createSessionStore } from "../session/store.ts";
 import { type Backend, createBackend } from "./backend.ts";
 import { BackendError } from "./errors.ts";
 import type { Hear } from "./leg.ts";
@@ -185,11 +184,7 @@ function failure(code: string, outcome: string): (error: unknown) => boolean {
 async function setUp(t: TestContext, breaker = { enabled: false, failureThreshold: 3, openMs: 60_000 }) {
   const server = await startBackend(script);
   const front = await startFront(t, server.port);
-  const sessions = createSessionStore({
-    idleMs: 60_000,
-    sessionsMax: 10,
-    ids: { mint: () => randomUUID(), ownerOf: () => undefined },
-  });
+  const sessions = createLocalSessions({ idleMs: 60_000, sessionsMax: 10 });
   let retries = 0;
   let onRetry: () => void = () => undefined;
   const log = pino({
@@ -239,10 +234,10 @@ function callOf(backend: Backend, session: Session, message: Message, options: {
   return backend.call(session, message, { ...options, limit: createLimit() });
 }
 
-function openSession(sessions: ReturnType<typeof createSessionStore>): Session {
+function openSession(sessions: ReturnType<typeof createLocalSessions>): Session {
   const session = sessions.create({
     virtualServer: "v",
-    identity: { issuer: "i", subject: "s" },
+    identity: { issuer: "i", subject: "s", isAnonymous: false },
     era: "session",
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1"}',
