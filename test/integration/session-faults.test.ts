@@ -115,7 +115,7 @@ test("a proxy that is told to stop is unready, goes on, finishes calls, and leav
   await using leaving = await startProxy("leaving", ["--drain-delay", "600ms"]);
   const url = urlOf(leaving);
   const session = await openRawSession(url);
-  await using stream = await streamOf(url, session.id);
+  await using _stream = await streamOf(url, session.id);
   gate = Promise.withResolvers();
   const calling = ask(url, session.id, "tools/call", { name: "one_gated" });
   await eventually("the call runs", () => one.bodies("tools/call").some((body) => body.includes("gated")));
