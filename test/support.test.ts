@@ -1,12 +1,15 @@
 // The tools that break things, and those that see what broke, tried on the real thing: a test that uses them may trust them.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { createServer as createHttpServer } from "node:http";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { request } from "undici";
 import { startBackend } from "./support/backend.ts";
 import { openClient } from "./support/client.ts";
+import { whyMissing } from "./support/debian.ts";
 import { eventually } from "./support/eventually.ts";
 import { type FaultMode, type FaultProxy, startFaultProxy } from "./support/fault-proxy.ts";
 import {
@@ -18,7 +21,12 @@ import {
   openFileLedger,
   recordCall,
 } from "./support/ledger.ts";
+import { startNginx } from "./support/nginx.ts";
 import { temporaryDirectory } from "./support/processes.ts";
+import { askRedis, startRedis, startRedisCluster, startSentinels } from "./support/redis.ts";
+
+const noRedis = await whyMissing("redis-server", "redis-server");
+const noNginx = await whyMissing("nginx", "nginx");
 
 // Faults
 
@@ -321,4 +329,110 @@ test("real calls leave ledgers that agree, and a cut reply is seen as one that r
   using ledger = openFileLedger<BackendEntry>(path);
   assert.equal(ledger.entries().length, 21);
   assert.deepEqual(checkLedgers(clients.entries(), ledger.entries(), { endsWithinMs: 5_000 }), []);
+});
+
+// Servers
+
+test("a Redis comes back on its port, empty", { skip: noRedis }, async () => {
+  await using redis = await startRedis({ args: ["--maxmemory", "4mb"] });
+  assert.equal(await askRedis(redis.port, ["SET", "key", "value"]), "OK");
+  assert.equal(await askRedis(redis.port, ["GET", "key"]), "value");
+  const { pid } = redis;
+  redis.kill("SIGKILL");
+  await redis.ended;
+  await assert.rejects(askRedis(redis.port, ["PING"]), { code: "ECONNREFUSED" });
+  await redis.restart();
+  assert.notEqual(redis.pid, pid);
+  assert.equal(await askRedis(redis.port, ["GET", "key"]), undefined);
+  redis.kill("SIGSTOP");
+  await assert.rejects(askRedis(redis.port, ["PING"]), /does not answer/);
+});
+
+test("Sentinels put the replica in the place of a primary that was killed", { skip: noRedis }, async () => {
+  await using setup = await startSentinels();
+  const [first, second] = setup.servers;
+  assert.equal(await setup.primary(), first);
+  assert.equal(await setup.replica(), second);
+  await askRedis(first.port, ["SET", "key", "value"]);
+  assert.equal(await askRedis(first.port, ["WAIT", "1", "500"]), 1);
+  first.kill("SIGKILL");
+  await eventually("the replica is primary", async () => (await setup.primary()) === second);
+  assert.equal(await askRedis(second.port, ["GET", "key"]), "value");
+  assert.equal(await askRedis(second.port, ["SET", "key", "new"]), "OK");
+});
+
+test("a cluster shares its keys out", { skip: noRedis }, async () => {
+  await using cluster = await startRedisCluster();
+  const [first] = cluster.nodes;
+  const answers = await Promise.allSettled(["a", "b", "c"].map((key) => askRedis(first?.port ?? 0, ["SET", key, "value"])));
+  const texts = answers.map((answer) => (answer.status === "fulfilled" ? answer.value : String(answer.reason)));
+  assert.ok(texts.includes("OK") && texts.some((text) => /MOVED/.test(String(text))), texts.join());
+});
+
+/** A server that says its number, and is ready or not. */
+async function startNumber(number: number) {
+  let isReady = true;
+  let count = 0;
+  const server = createHttpServer((incoming, response) => {
+    if (incoming.url === "/readyz") return void response.writeHead(isReady ? 200 : 503).end();
+    count++;
+    incoming.resume().on("end", () => response.end(`${number} ${incoming.headers.host}`));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    count: () => count,
+    setReady: (value: boolean) => {
+      isReady = value;
+    },
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
+test("nginx balances, and takes an upstream out and in without failing a request", { skip: noNginx }, async (t) => {
+  const stack = new AsyncDisposableStack();
+  t.after(() => stack.disposeAsync());
+  const servers = [stack.use(await startNumber(0)), stack.use(await startNumber(1)), stack.use(await startNumber(2))] as const;
+  const addresses = servers.map(({ address }) => address);
+  const nginx = stack.use(await startNginx(addresses));
+  const ask = async () => {
+    const { statusCode, body } = await request(nginx.address, { method: "POST", body: "hello" });
+    return `${statusCode} ${await body.text()}`;
+  };
+  const host = new URL(nginx.address).host;
+  const first = [await ask(), await ask(), await ask()];
+  assert.deepEqual(first.sort(), [`200 0 ${host}`, `200 1 ${host}`, `200 2 ${host}`]);
+
+  const answers = new Map<string, number>();
+  const isOver = new AbortController();
+  stack.defer(() => isOver.abort());
+  const load = Promise.all(
+    Array.from({ length: 8 }, async () => {
+      while (!isOver.signal.aborted) {
+        const answer = await ask().catch(String);
+        answers.set(answer, (answers.get(answer) ?? 0) + 1);
+      }
+    }),
+  );
+  servers[0].setReady(false);
+  await eventually("it is out", () => !nginx.ready().includes(servers[0].address));
+  await sleep(500); // nginx has heard of it by then, and what was on its way has arrived
+  const counts = servers.map((server) => server.count());
+  await eventually("the others go on", () => servers.every((server, i) => i === 0 || server.count() > (counts[i] ?? 0) + 50));
+  assert.equal(servers[0].count(), counts[0]);
+  servers[0].setReady(true);
+  await eventually("it is in again", () => servers[0].count() > (counts[0] ?? 0) + 50);
+  isOver.abort();
+  await load;
+  assert.deepEqual([...answers.keys()].sort(), first, await nginx.errors());
+
+  await nginx.setUpstreams(addresses.slice(2));
+  assert.deepEqual(nginx.ready(), addresses.slice(2));
+  assert.equal(await ask(), `200 2 ${host}`);
+  servers[2].setReady(false);
+  await eventually("nobody is left", async () => (await ask()).startsWith("503"));
 });
