@@ -17,6 +17,7 @@ import type { Session } from "./session/session.ts";
 import { createSessionIds } from "./session/session-ids.ts";
 import { createSessionStore } from "./session/store.ts";
 import { createLive } from "./sync/apply.ts";
+import { listLocalSessions } from "./sync/session-report.ts";
 import { type Sync, startSync } from "./sync/stream.ts";
 
 export type { SnapshotRefusedError } from "./runtime.ts";
@@ -120,6 +121,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     node: { id: options.id ?? `${hostname()}-${port}`, instanceId: self.instance, address: self.address },
     live,
     sessions,
+    listSessions: async (filter) => listLocalSessions(sessions.all(), filter),
     log,
     onLive: (version) => options.onLive?.(version),
     onRefused: (error) => options.onRefused?.(error),

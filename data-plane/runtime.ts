@@ -13,8 +13,32 @@ import { authenticatorOf } from "./incoming-auth/registry.ts";
 import { credentialOf } from "./outgoing-auth/registry.ts";
 import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
 
+/** Sessions that are over, as in the snapshot's resource `revocations`. One of `session`, `subject` and `all` says which. */
+export interface Revocation {
+  /** Sessions that were opened at a lower revision are over. */
+  readonly epoch: number;
+  /** Key of one session. */
+  readonly session?: string;
+  /** With `subject`; undefined: of any issuer. */
+  readonly issuer?: string;
+  readonly subject?: string;
+  readonly all: boolean;
+  /** With `all`; undefined: of any virtual server. */
+  readonly virtualServer?: string;
+}
+
+/** What a snapshot says about sessions. It is obeyed even when the rest can't be put into force. */
+export interface SessionTerms {
+  /** Of the store; a session that is opened now remembers it. */
+  readonly revision: number;
+  /** Whose revision it is: revisions of two stores can't be compared. */
+  readonly storeUid: string;
+  /** In the order of their epochs. */
+  readonly revocations: readonly Revocation[];
+}
+
 /** A snapshot, decoded: closed over its references. */
-export interface SnapshotContent {
+export interface SnapshotContent extends SessionTerms {
   readonly version: string;
   readonly virtualServers: readonly {
     readonly name: string;
@@ -42,7 +66,7 @@ export class SnapshotRefusedError extends Error {
   }
 }
 
-export interface Runtime {
+export interface Runtime extends SessionTerms {
   readonly version: string;
   /** By name. */
   readonly virtualServers: ReadonlyMap<string, VirtualServer>;
@@ -65,7 +89,22 @@ export interface RuntimeOptions {
 // A backend that a new snapshot leaves out may finish what it is doing.
 const retireMs = 60_000;
 
-export const emptyRuntime: Runtime = { version: "", virtualServers: new Map(), backends: [], release: async () => undefined };
+export const emptyRuntime: Runtime = {
+  version: "",
+  revision: 0,
+  storeUid: "",
+  revocations: [],
+  virtualServers: new Map(),
+  backends: [],
+  release: async () => undefined,
+};
+
+/** The same runtime under other terms. */
+export function withTerms(runtime: Runtime, { revision, storeUid, revocations }: SessionTerms): Runtime {
+  const next: Runtime = { ...runtime, revision, storeUid, revocations };
+  keysOf.set(next, keysOf.get(runtime) ?? new Map());
+  return next;
+}
 
 /** Builds the runtime of a snapshot; throws SnapshotRefusedError. */
 export function buildRuntime(content: SnapshotContent, previous: Runtime, options: RuntimeOptions): Runtime {
@@ -140,8 +179,9 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   }
   for (const [backend, settings] of reused) backend.configure(settings);
   const backends = [...used.values()];
+  const { version, revision, storeUid, revocations } = content;
   const runtime: Runtime = {
-    version: content.version,
+    ...{ version, revision, storeUid, revocations },
     virtualServers,
     backends,
     async release(next) {
