@@ -14,6 +14,7 @@ import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
 import { discoveryHandlers } from "./push/server.ts";
 import { startReconciler } from "./reconcile.ts";
+import { isRevocationName } from "./resource-names.ts";
 import { openSqliteStore } from "./store/sqlite.ts";
 import type { Change, Listing, Store } from "./store/store.ts";
 
@@ -30,13 +31,15 @@ export interface ControlPlaneOptions {
   readonly log: Log;
   /** When the declared resources come from elsewhere: why the admin API refuses to change them. */
   readonly readOnlyReason?: string | undefined;
+  /** Default: the system's clock. */
+  readonly nowMs?: (() => number) | undefined;
 }
 
 export interface ControlPlane extends AsyncDisposable {
   /** Where it listens, `host:port`. */
   readonly address: string;
   /**
-   * Makes the declared resources exactly these, read-only or not. Throws ControlPlaneError `invalid_resources` with one line per
+   * Makes the declared resources exactly these, read-only or not; revocations of sessions stay. Throws ControlPlaneError `invalid_resources` with one line per
    * problem in `details`; nothing has changed then.
    */
   replaceAll(resources: readonly Resource[], reason: string): Promise<Replaced>;
@@ -53,16 +56,20 @@ export interface Replaced {
 
 /** Runs until disposed. Throws ControlPlaneError when the address or the store can't be used. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
-  const { log, readOnlyReason } = options;
+  const { log, readOnlyReason, nowMs = Date.now } = options;
   await using started = new AsyncDisposableStack();
-  const store = started.use(openStore(options.dataFile));
+  const store = started.use(openStore(options.dataFile, nowMs));
   const fleet = createFleet({ log });
   const reconciler = started.use(startReconciler({ store, fleet, log }));
   const editor = createEditor({ store, reconciler });
   const stopping = new AbortController();
   const server = new Server(serverOptions);
   addService(server, DiscoveryService, discoveryHandlers(fleet, log));
-  addService(server, AdminService, adminHandlers({ store, fleet, editor, log, readOnlyReason, stopping: stopping.signal }));
+  addService(
+    server,
+    AdminService,
+    adminHandlers({ store, fleet, editor, log, readOnlyReason, nowMs, stopping: stopping.signal }),
+  );
   await reconciler.started;
   const address = await listen(server, options.listen);
   started.defer(async () => {
@@ -95,9 +102,9 @@ const serverOptions = {
   "grpc.max_receive_message_length": 4 * 1024 * 1024,
 };
 
-function openStore(file: string): Store {
+function openStore(file: string, nowMs: () => number): Store {
   try {
-    return openSqliteStore({ file });
+    return openSqliteStore({ file, nowMs });
   } catch (error) {
     throw new ControlPlaneError("store_unusable", error instanceof Error ? error.message : String(error), { cause: error });
   }
@@ -105,7 +112,7 @@ function openStore(file: string): Store {
 
 function replacement(present: Listing, resources: readonly Resource[]): Change[] {
   const kept = new Set(resources.map(({ name }) => name));
-  const gone = present.resources.filter(({ name }) => !kept.has(name));
+  const gone = present.resources.filter(({ name }) => !kept.has(name) && !isRevocationName(name));
   return [
     ...resources.map((resource) => ({ name: resource.name, resource })),
     ...gone.map(({ name }) => ({ name, resource: undefined })),

@@ -8,6 +8,7 @@ import { blocking, problemLine } from "./compiler/problem-text.ts";
 import { effectsOf } from "./config/effects.ts";
 import type { Fleet } from "./push/fleet.ts";
 import { createTarget } from "./push/target.ts";
+import { isRevocationName } from "./resource-names.ts";
 import { hasErrors, type Problem } from "./resources/problems.ts";
 import { validateResources } from "./resources/validate.ts";
 import { type Store, StoreError } from "./store/store.ts";
@@ -142,14 +143,18 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
   };
 }
 
-/** Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. */
+/**
+ * Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. A revocation
+ * waits for nothing: who revokes a session means now.
+ */
 async function settled(store: Store, revision: bigint, signal: AbortSignal): Promise<void> {
   const done = new AbortController();
   const either = AbortSignal.any([signal, done.signal]);
   let quiet: NodeJS.Timeout | undefined;
   let latest: NodeJS.Timeout | undefined;
   try {
-    for await (const _commit of store.watch(revision, either)) {
+    for await (const { changes } of store.watch(revision, either)) {
+      if (changes.some(({ name }) => isRevocationName(name))) done.abort();
       clearTimeout(quiet);
       quiet = setTimeout(() => done.abort(), quietMs);
       latest ??= setTimeout(() => done.abort(), delayMaxMs);

@@ -1,7 +1,7 @@
 // The grammar of resource names: which kinds there are and what their names look like.
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
 
-export type Kind = "groups" | "backends" | "virtualServers" | "authPolicies";
+export type Kind = "groups" | "backends" | "virtualServers" | "authPolicies" | "revocations";
 
 export interface ParsedName {
   readonly kind: Kind;
@@ -19,6 +19,7 @@ const patterns: readonly (readonly [Kind, RegExp])[] = [
   ["groups", new RegExp(`^groups/${segment}$`)],
   ["virtualServers", new RegExp(`^virtualServers/${segment}$`)],
   ["authPolicies", new RegExp(`^authPolicies/${segment}$`)],
+  ["revocations", new RegExp(`^revocations/${segment}$`)],
 ];
 
 const specCases = {
@@ -26,9 +27,15 @@ const specCases = {
   backends: "backend",
   virtualServers: "virtualServer",
   authPolicies: "authPolicy",
+  revocations: "revocation",
 } as const satisfies Record<Kind, NonNullable<Resource["spec"]["case"]>>;
 
-export const kinds: readonly Kind[] = ["groups", "backends", "virtualServers", "authPolicies"];
+export const kinds: readonly Kind[] = ["groups", "backends", "virtualServers", "authPolicies", "revocations"];
+
+/** Whether a name is that of a revocation: what operators do and not what they declare. */
+export function isRevocationName(name: string): boolean {
+  return parseName(name)?.kind === "revocations";
+}
 
 /** Undefined when the name fits no kind. */
 export function parseName(name: string): ParsedName | undefined {

@@ -45,6 +45,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     onMessage: relay.outside,
     allowStdio: options.allowStdio ?? false,
     onChange: () => sync?.reportSoon(),
+    onRevocations: serving.endRevoked,
   });
   log.info({ address }, "listening");
   sync = startSync({
@@ -52,6 +53,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     node: { id: options.id ?? `${hostname()}-${new URL(address).port}`, instanceId: self.instance, address: self.address },
     live,
     sessions,
+    listSessions: serving.list,
     log,
     onLive: (version) => options.onLive?.(version),
     onRefused: (error) => options.onRefused?.(error),

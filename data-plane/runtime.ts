@@ -12,10 +12,21 @@ import type { BreakerSettings } from "./backends/breaker.ts";
 import { reasonOf } from "./backends/errors.ts";
 import { authenticatorOf } from "./incoming-auth/registry.ts";
 import { credentialOf } from "./outgoing-auth/registry.ts";
+import type { Revocation } from "./session/revocations.ts";
 import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
 
+/** What a snapshot says about sessions. It is obeyed even when the rest can't be put into force. */
+export interface SessionTerms {
+  /** Of the store; a session that is opened now remembers it. */
+  readonly revision: number;
+  /** Whose revision it is: revisions of two stores can't be compared. */
+  readonly storeUid: string;
+  /** In the order of their epochs. */
+  readonly revocations: readonly Revocation[];
+}
+
 /** A snapshot, decoded: closed over its references. */
-export interface SnapshotContent {
+export interface SnapshotContent extends SessionTerms {
   readonly version: string;
   readonly virtualServers: readonly {
     readonly name: string;
@@ -43,7 +54,7 @@ export class SnapshotRefusedError extends Error {
   }
 }
 
-export interface Runtime {
+export interface Runtime extends SessionTerms {
   readonly version: string;
   /** By name. */
   readonly virtualServers: ReadonlyMap<string, VirtualServer>;
@@ -66,7 +77,22 @@ export interface RuntimeOptions {
 // A backend that a new snapshot leaves out may finish what it is doing.
 const retireMs = 60_000;
 
-export const emptyRuntime: Runtime = { version: "", virtualServers: new Map(), backends: [], release: async () => undefined };
+export const emptyRuntime: Runtime = {
+  version: "",
+  revision: 0,
+  storeUid: "",
+  revocations: [],
+  virtualServers: new Map(),
+  backends: [],
+  release: async () => undefined,
+};
+
+/** The same runtime under other terms. */
+export function withTerms(runtime: Runtime, { revision, storeUid, revocations }: SessionTerms): Runtime {
+  const next: Runtime = { ...runtime, revision, storeUid, revocations };
+  keysOf.set(next, keysOf.get(runtime) ?? new Map());
+  return next;
+}
 
 /** Builds the runtime of a snapshot; throws SnapshotRefusedError. */
 export function buildRuntime(content: SnapshotContent, previous: Runtime, options: RuntimeOptions): Runtime {
@@ -148,8 +174,9 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   }
   for (const [backend, settings] of reused) backend.configure(settings);
   const backends = [...used.values()];
+  const { version, revision, storeUid, revocations } = content;
   const runtime: Runtime = {
-    version: content.version,
+    ...{ version, revision, storeUid, revocations },
     virtualServers,
     backends,
     async release(next) {

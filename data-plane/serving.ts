@@ -18,11 +18,13 @@ import { createCallerTokens } from "./session/caller-tokens.ts";
 import { createCallers } from "./session/callers.ts";
 import { createLocalSessions } from "./session/local-sessions.ts";
 import { createMemoryStore } from "./session/memory-store.ts";
+import type { Epoch } from "./session/record.ts";
 import type { RecordStore } from "./session/record-store.ts";
 import { readRedisAddress } from "./session/redis-address.ts";
 import type { RedisStoreOptions } from "./session/redis-store.ts";
+import { isRevoked } from "./session/revocations.ts";
 import type { Session } from "./session/session.ts";
-import { createSessions, type Sessions } from "./session/sessions.ts";
+import { createSessions, isAsked, type ListedSession, listedAs, type SessionFilter, type Sessions } from "./session/sessions.ts";
 import { createStreamIds } from "./session/stream-ids.ts";
 
 export interface ServingOptions {
@@ -78,6 +80,10 @@ export interface Serving extends AsyncDisposable {
   readonly relay: Relay;
   /** All that stands for sessions, of clients of every kind. */
   readonly everyone: { all(): Iterable<Session>; end(session: Session): void };
+  /** What operators see of sessions. Throws StoreUnavailableError. */
+  list(filter: SessionFilter): Promise<{ readonly sessions: readonly ListedSession[]; readonly isShared: boolean }>;
+  /** Ends sessions that are revoked: call it when what is revoked has changed. */
+  endRevoked(): void;
   /** Stops taking requests, lets calls finish; returns within `delayMs` + `callsMs` + 2 s. */
   drain(): Promise<void>;
 }
@@ -102,14 +108,15 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
   const self = { address: "", instance, replica: instance.slice(0, 8) };
   const store = await openStore(session, { keys, replica: self.replica, log, onEvent: (event) => sessions.hear(event) });
   const idleMs = session.idleMs ?? 30 * 60_000;
+  const epoch = (): Epoch => ({ revision: runtime().revision, storeUid: runtime().storeUid });
   const sessions = createSessions({
     ...{ store, keys, idleMs, sessionsMax, log },
     ...(session.absoluteMs === undefined ? {} : { absoluteMs: session.absoluteMs }),
     ...(session.perCallerMax === undefined ? {} : { perCallerMax: session.perCallerMax }),
     binder: createBinder({ keys, mode: session.binding ?? "identity" }),
     endsOnMismatch: session.onMismatch !== "reject",
-    epoch: () => 0,
-    isRevoked: () => false,
+    epoch,
+    isRevoked: (one) => isRevoked(one, runtime()),
     onTaken: (taken) => runtime().virtualServers.get(taken.virtualServer)?.join(taken),
   });
   const streamSessions = createLocalSessions({ idleMs, sessionsMax });
@@ -135,6 +142,7 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
       ? undefined
       : createSseEndpoint({ ...shared, ids, sessions: streamSessions, streamsMax: sessionsMax });
   let isDraining = false;
+  let obeyed = epoch(); // all that is connected was opened before
   const app = createApp({
     ...{ ...shared, sessions, callers, runtime, sse },
     parked: createParkedCalls({ log }),
@@ -180,6 +188,16 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
     sessions,
     relay,
     everyone,
+    async list(filter) {
+      const onStreams = [...streamSessions.all()].map(streamListed).filter((one) => isAsked(one, filter));
+      return { sessions: [...(await sessions.list(filter)), ...onStreams], isShared: store.isShared };
+    },
+    endRevoked() {
+      sessions.endRevoked();
+      for (const one of [...streamSessions.all()])
+        if (isRevoked({ ...one, ...one.identity, epoch: obeyed }, runtime())) streamSessions.end(one);
+      obeyed = epoch();
+    },
     drain,
     async [Symbol.asyncDispose]() {
       await drain();
@@ -189,6 +207,13 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
       await owners[Symbol.asyncDispose]();
     },
   };
+}
+
+/** A session of the older transport, as operators see it. */
+function streamListed(session: Session): ListedSession {
+  const { key, virtualServer, identity, clientInfo, protocolVersion } = session;
+  const facts = { key, virtualServer, ...identity, clientInfo, protocolVersion, createTimeMs: undefined };
+  return { lastUseTimeMs: 0, ...facts, ...listedAs(session) };
 }
 
 type StoreNeeds = Pick<RedisStoreOptions, "keys" | "replica" | "log" | "onEvent">;

@@ -109,7 +109,7 @@ function previewOf(present: Listing, changes: readonly Change[]): Listing & { re
     }
     const etag = etagOf(contentBytes(resource));
     if (etag === before?.etag) continue;
-    const after: Resource = { ...resource, etag };
+    const after: Resource = { ...resource, etag, revision: present.revision + 1n };
     changed.push({ name, before, after });
     resources.set(name, after);
   }

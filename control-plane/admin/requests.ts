@@ -16,6 +16,8 @@ export function checkResources(resources: readonly Resource[], limit = resources
     const field = `resources[${at}]`;
     const parsed = parseName(name);
     if (parsed === undefined) violations.push({ field: `${field}.name`, description: unknownName(name) });
+    else if (parsed.kind === "revocations")
+      violations.push({ field: `${field}.name`, description: "sessions are revoked by RevokeSessions (vmcpctl session revoke)" });
     else if (spec.case !== specCaseOf(parsed.kind))
       violations.push({ field: `${field}.spec`, description: wrongSpec(parsed, spec.case) });
     if (seen.has(name)) violations.push({ field: `${field}.name`, description: `"${name}" is there twice` });
@@ -52,7 +54,7 @@ export function invalid(violations: readonly FieldViolation[]): AdminError {
 }
 
 function unknownName(name: string): string {
-  return `"${name.slice(0, 100)}" is not groups/{group}, groups/{group}/backends/{backend}, virtualServers/{name} or authPolicies/{name}`;
+  return `"${name.slice(0, 100)}" is not groups/{group}, groups/{group}/backends/{backend}, virtualServers/{name}, authPolicies/{name} or revocations/{id}`;
 }
 
 function wrongSpec({ kind }: ParsedName, found: string | undefined): string {

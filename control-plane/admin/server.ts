@@ -14,12 +14,13 @@ import {
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
 import type { Fleet } from "../push/fleet.ts";
-import { parseName } from "../resource-names.ts";
+import { isRevocationName, parseName } from "../resource-names.ts";
 import type { Change, Changed, Listing, Store } from "../store/store.ts";
 import type { Edited, Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { pageOf } from "./pages.ts";
 import { checkName, checkResources } from "./requests.ts";
+import { createRevoker, listSessions } from "./sessions.ts";
 import { streamProxies, streamResources } from "./watch.ts";
 
 // Each holds a stream open; a person has one or two, a script that leaks them would have thousands.
@@ -30,15 +31,16 @@ export interface AdminOptions {
   readonly fleet: Fleet;
   readonly editor: Editor;
   readonly log: Log;
-  /** Why writes are refused; undefined when they are not. Dry runs always work. */
+  /** Why writes are refused; undefined when they are not. Dry runs always work, and so does what concerns sessions. */
   readonly readOnlyReason: string | undefined;
+  readonly nowMs: () => number;
   /** Ends the watches. */
   readonly stopping: AbortSignal;
 }
 
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
-  const { store, fleet, editor, log, readOnlyReason = "", stopping } = options;
+  const { store, fleet, editor, log, readOnlyReason = "", nowMs, stopping } = options;
   let watchers = 0;
 
   function checkWritable(validateOnly: boolean): void {
@@ -54,7 +56,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
   }
 
   async function remove({ name, etag, force, validateOnly }: DeleteResourceRequest) {
-    checkWritable(validateOnly);
+    if (!isRevocationName(name)) checkWritable(validateOnly);
     checkName(name);
     const plan = (present: Listing) => deletions(present, { name, etag, force });
     const edited = await editor.edit(plan, { reason: `delete ${name}`, validateOnly, onProblems: "IN_USE" });
@@ -118,6 +120,11 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     watchResources: watching((call, signal) => streamResources(store, call, signal)),
     listProxies: answering(async () => ({ proxies: fleet.proxies(), targetVersion: fleet.target()?.version ?? "" })),
     watchProxies: watching((call, signal) => streamProxies(fleet, call, signal)),
+    revokeSessions: answering(createRevoker({ editor, nowMs })),
+    listSessions: answering(async (request) => {
+      const { sessions, missing, unable, hasMore } = await listSessions(fleet, request);
+      return { sessions: [...sessions], missing: [...missing], unable: [...unable], hasMore };
+    }),
     listView: answering(({ virtualServer }) => view(virtualServer)),
     getServerInfo: answering(async () => ({
       softwareVersion,

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { anyUnpack, durationFromMs } from "@bufbuild/protobuf/wkt";
+import { anyUnpack, durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { snapshotDigest } from "../../common/snapshot-digest.ts";
-import { VirtualServerConfigSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { RevocationsSchema, VirtualServerConfigSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import type { RevocationSchema } from "../../proto/gen/vmcp/resource/v1/revocation_pb.ts";
 import type { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { type Compiled, compile } from "./compile.ts";
 
@@ -149,6 +150,32 @@ test("property: neither the order of resources nor of map entries changes a byte
   );
 });
 
+test("revocations go to every proxy as one resource, in the order of their epochs, with nothing that is for people", () => {
+  const key = "k".repeat(22);
+  const declared = [
+    revocation(12n, { all: true, virtualServer: "dev", reason: "leaked" }),
+    revocation(9n, { session: key }),
+    revocation(100n, { issuer: "https://idp", subject: "alice" }),
+  ];
+  const compiled = compile([...declared, virtualServer("dev", { groupRef: "g" })]);
+  assert.deepEqual(names(compiled), ["revocations", "virtualServers/dev"]);
+  const unset = { session: "", issuer: "", subject: "", all: false, virtualServer: "" };
+  assert.deepEqual(revocationsOf(compiled), [
+    { ...unset, epoch: 9n, session: key },
+    { ...unset, epoch: 12n, all: true, virtualServer: "dev" },
+    { ...unset, epoch: 100n, issuer: "https://idp", subject: "alice" },
+  ]);
+  assert.deepEqual(compile([virtualServer("dev", { groupRef: "g" }), ...declared.reverse()]), compiled);
+});
+
+test("without revocations there is no such resource, and the age of one changes nothing", () => {
+  assert.deepEqual(names(compile([virtualServer("dev", { groupRef: "g" })])), ["virtualServers/dev"]);
+  const one = revocation(3n, { all: true });
+  const old = { ...one, createTime: timestampFromMs(0), updateTime: timestampFromMs(0) };
+  assert.deepEqual(compile([old]), compile([one]));
+  assert.notDeepEqual(compile([{ ...one, revision: 4n }]).digest, compile([one]).digest);
+});
+
 interface Labelled {
   readonly name: string;
   readonly labels: [string, string][];
@@ -166,6 +193,17 @@ function backend(group: string, name: string, metadata: Record<string, string> =
 function virtualServer(name: string, init: MessageInitShape<typeof VirtualServerSchema>): Resource {
   const value = { ...init, name } as MessageInitShape<typeof VirtualServerSchema>;
   return create(ResourceSchema, { name: `virtualServers/${name}`, spec: { case: "virtualServer", value } });
+}
+
+function revocation(revision: bigint, value: MessageInitShape<typeof RevocationSchema>): Resource {
+  return create(ResourceSchema, { name: `revocations/r${revision}`, revision, spec: { case: "revocation", value } });
+}
+
+function revocationsOf(compiled: Compiled) {
+  const body = compiled.resources.find(({ name }) => name === "revocations")?.body;
+  assert.ok(body);
+  const entries = anyUnpack(body, RevocationsSchema)?.entries ?? [];
+  return entries.map(({ $typeName: _, ...entry }) => entry);
 }
 
 function names({ resources }: Compiled): string[] {

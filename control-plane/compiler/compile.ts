@@ -2,12 +2,14 @@
 import { clone, create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
 import {
+  RevocationsSchema,
   type SnapshotResource,
   SnapshotResourceSchema,
   VirtualServerConfigSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { type Backend, BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import type { Revocation } from "../../proto/gen/vmcp/resource/v1/revocation_pb.ts";
 import { type AuthPolicy, type VirtualServer, VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { canonicalBytes } from "../canonical.ts";
 import { parseName } from "../resource-names.ts";
@@ -16,7 +18,7 @@ import { aggregationWithDefaults, backendWithDefaults, operationalWithDefaults, 
 import { stripSecrets } from "./secrets.ts";
 
 export interface Compiled {
-  /** Sorted by name; only what a virtual server needs. */
+  /** Sorted by name; only what a virtual server needs, and the revocations when there are any. */
   readonly resources: readonly SnapshotResource[];
   /** As the proxies recompute it. */
   readonly digest: Uint8Array;
@@ -48,6 +50,7 @@ export function compile(resources: readonly Resource[]): Compiled {
     const config = create(VirtualServerConfigSchema, { spec, backends: backends.map(([backendName]) => backendName) });
     compiled.set(name, snapshotResource(name, VirtualServerConfigSchema, config));
   }
+  if (declared.revocations.length > 0) compiled.set("revocations", compiledRevocations(declared.revocations));
   const sorted = [...compiled.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   const bytes = sorted.reduce((sum, { body }) => sum + (body?.value.byteLength ?? 0), 0);
   return { resources: sorted, digest: snapshotDigest(sorted), bytes, warnings };
@@ -63,24 +66,42 @@ interface Declared {
   readonly authPolicies: ReadonlyMap<string, AuthPolicy>;
   /** Group → its backends' full names and specs. */
   readonly groups: ReadonlyMap<string, readonly (readonly [string, Backend])[]>;
+  readonly revocations: readonly DeclaredRevocation[];
+}
+
+interface DeclaredRevocation {
+  readonly name: string;
+  /** Revision of the commit that made it. */
+  readonly epoch: bigint;
+  readonly spec: Revocation;
 }
 
 function index(resources: readonly Resource[]): Declared {
   const virtualServers = new Map<string, VirtualServer>();
   const authPolicies = new Map<string, AuthPolicy>();
   const groups = new Map<string, [string, Backend][]>();
-  for (const { name, spec } of resources) {
+  const revocations: DeclaredRevocation[] = [];
+  for (const { name, spec, revision } of resources) {
     const parsed = parseName(name);
     if (parsed === undefined) continue;
     if (spec.case === "virtualServer") virtualServers.set(parsed.id, spec.value);
     else if (spec.case === "authPolicy") authPolicies.set(parsed.id, spec.value);
+    else if (spec.case === "revocation") revocations.push({ name, epoch: revision, spec: spec.value });
     else if (spec.case === "backend" && parsed.group !== undefined) {
       const members = groups.get(parsed.group) ?? [];
       groups.set(parsed.group, members);
       members.push([name, spec.value]);
     }
   }
-  return { virtualServers, authPolicies, groups };
+  return { virtualServers, authPolicies, groups, revocations };
+}
+
+function compiledRevocations(revocations: readonly DeclaredRevocation[]): SnapshotResource {
+  const sorted = [...revocations].sort((a, b) => Number(a.epoch - b.epoch) || (a.name < b.name ? -1 : 1));
+  const entries = sorted.map(({ epoch, spec: { session, issuer, subject, all, virtualServer } }) => {
+    return { epoch, session, issuer, subject, all, virtualServer };
+  });
+  return snapshotResource("revocations", RevocationsSchema, create(RevocationsSchema, { entries }));
 }
 
 /** Full names and specs, sorted by the last segment: the order in which clients see them. */

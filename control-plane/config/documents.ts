@@ -36,7 +36,7 @@ export function readDocument(plain: Plain): DocumentResult {
   }
   const { kind, ...spec } = value as Record<string, unknown>;
   if ("kind" in value && !(typeof kind === "string" && Object.hasOwn(documentKinds, kind))) {
-    const hint = kubernetesHint(kind) ?? didYouMean(kind, Object.keys(documentKinds));
+    const hint = elsewhereHint(kind) ?? didYouMean(kind, Object.keys(documentKinds));
     return failed({
       severity: "error",
       message: `found kind ${JSON.stringify(kind)?.slice(0, 80)}, wanted one of ${Object.keys(documentKinds).join(", ")}`,
@@ -68,7 +68,8 @@ function failed(problem: Problem): DocumentResult {
   return { problems: [problem], resources: [], declared: [] };
 }
 
-function kubernetesHint(kind: unknown): string | undefined {
+function elsewhereHint(kind: unknown): string | undefined {
+  if (kind === "Revocation") return "sessions are revoked with vmcpctl session revoke, and not declared";
   return typeof kind === "string" && /^(Virtual)?MCP/.test(kind)
     ? "Kubernetes resources are not read from files; take what is below spec.config"
     : undefined;

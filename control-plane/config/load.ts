@@ -139,7 +139,13 @@ function faultProblem(fault: Fault, file: string, lines: Lines, text: string, ma
 }
 
 function describe(name: string, kind: Declared["kind"]): string {
-  const words = { group: "group", backend: "backend", virtualServer: "virtual server", authPolicy: "auth policy" };
+  const words = {
+    group: "group",
+    backend: "backend",
+    virtualServer: "virtual server",
+    authPolicy: "auth policy",
+    revocation: "revocation",
+  };
   return `${words[kind]} ${JSON.stringify(name.split("/").at(-1))}`;
 }
 

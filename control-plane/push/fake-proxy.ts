@@ -1,11 +1,13 @@
 // A proxy for tests: real gRPC, but it says only what the script says.
 import { EventEmitter, once } from "node:events";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { credentials, type ServiceError } from "@grpc/grpc-js";
 import {
   type Ack,
   DiscoveryService,
   type Hello,
   type Nack,
+  type SessionsReportSchema,
   type StatusReport,
   type StreamSnapshotsResponse,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
@@ -22,6 +24,7 @@ export interface FakeProxy extends Disposable {
   ack(response: StreamSnapshotsResponse, init?: Init<Ack>): void;
   nack(response: StreamSnapshotsResponse, init?: Init<Nack>): void;
   report(init: Init<StatusReport>): void;
+  sessions(init: MessageInitShape<typeof SessionsReportSchema>): void;
   /** The next response; fails when the stream ends or nothing comes for 5 s. */
   next(): Promise<StreamSnapshotsResponse>;
   /** The error that ended the stream. */
@@ -55,6 +58,7 @@ export function connectFakeProxy(address: string, id: string, instanceId = "1"):
       void stream.write({ message: { case: "ack", value: { nonce, version, digest, ...init } } }),
     nack: ({ nonce, version }, init = {}) => void stream.write({ message: { case: "nack", value: { nonce, version, ...init } } }),
     report: (init) => void stream.write({ message: { case: "status", value: init } }),
+    sessions: (value) => void stream.write({ message: { case: "sessions", value } }),
     async next() {
       if (arrived.length === 0 && failure) throw failure;
       if (arrived.length === 0) await once(arrivals, "response", { signal: AbortSignal.timeout(patienceMs) });

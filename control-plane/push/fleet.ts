@@ -12,6 +12,7 @@ import type {
   VirtualServerView,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
+import { createSessionQueries, type SessionFilter, type SessionsFound } from "./session-queries.ts";
 import { type Clock, createSubscriber, type Subscriber, type SubscriberLimits, type SubscriberState } from "./subscriber.ts";
 import type { Sendable, Target } from "./target.ts";
 import { createViewShelf } from "./view-shelf.ts";
@@ -20,6 +21,9 @@ import { createViewShelf } from "./view-shelf.ts";
 const proxiesMaxDefault = 2000;
 
 const limitsDefault: SubscriberLimits = { helloMs: 10_000, ackMs: 30_000 };
+
+/** What a proxy says in its Hello when it answers SessionsQuery. */
+const sessionsFeature = "sessions-query";
 
 export interface FleetOptions {
   readonly log: Log;
@@ -41,9 +45,16 @@ export interface Fleet {
   proxies(): ProxyRow[];
   /** What clients see, as last reported by a connected proxy, one that runs the target if there is such; sorted by virtual server. */
   views(): { readonly proxy: string; readonly views: readonly VirtualServerView[] };
+  /** Asks the connected proxies for their client sessions, and waits for 3 s at most. Undefined: too many ask at once. */
+  sessions(filter: SessionFilter): Promise<FleetSessions> | undefined;
   readonly changes: Pick<ChangeFeed, "next">;
   /** Ends every stream with UNAVAILABLE. */
   close(): void;
+}
+
+export interface FleetSessions extends SessionsFound {
+  /** Ids of connected proxies that can't be asked, sorted. */
+  readonly unable: readonly string[];
 }
 
 export interface OutgoingStream {
@@ -61,6 +72,8 @@ interface Member {
   node: Node;
   subscriber: Subscriber;
   close: OutgoingStream["close"];
+  send: OutgoingStream["send"];
+  answersSessions: boolean;
   connectTimeMs: number;
   disconnectTimeMs: number | undefined;
   activeSessions: number;
@@ -74,6 +87,7 @@ export function createFleet(options: FleetOptions): Fleet {
   const streams = new Set<(code: status, details: string) => void>();
   const feed = createChangeFeed();
   const shelf = createViewShelf();
+  const queries = createSessionQueries<Member>({ clock, idOf: ({ node }) => node.id });
   let target: Target | undefined;
 
   function connect(stream: OutgoingStream): Connection {
@@ -88,16 +102,18 @@ export function createFleet(options: FleetOptions): Fleet {
       close,
       clock,
       limits,
-      onHello: ({ node }) => {
+      onHello: ({ node, features }) => {
         if (node === undefined) return undefined;
         if (!makeRoom(node.id)) {
           close(status.RESOURCE_EXHAUSTED, `${proxiesMax} proxies are connected, and no more are taken`);
           return undefined;
         }
-        member = admit({ node, subscriber, close });
+        const answersSessions = features.includes(sessionsFeature);
+        member = admit({ node, subscriber, close, send: stream.send, answersSessions });
         return target;
       },
       onStatus: (report) => member && noteReport(member, report),
+      onSessions: (report) => member && queries.answer(member, report),
       onChange: () => feed.wake(),
     });
     streams.add(close);
@@ -105,6 +121,7 @@ export function createFleet(options: FleetOptions): Fleet {
     function ended(): void {
       subscriber.stop();
       streams.delete(close);
+      if (member) queries.gone(member);
       if (member === undefined || members.get(member.node.id) !== member || member.disconnectTimeMs !== undefined) return;
       member.disconnectTimeMs = clock.nowMs();
       log.info({ proxy: member.node.id }, "proxy disconnected");
@@ -114,12 +131,11 @@ export function createFleet(options: FleetOptions): Fleet {
     return { receive: subscriber.receive, ended };
   }
 
-  function admit({ node, subscriber, close }: Pick<Member, "node" | "subscriber" | "close">): Member {
+  function admit(said: Pick<Member, "node" | "subscriber" | "close" | "send" | "answersSessions">): Member {
+    const { node } = said;
     const earlier = members.get(node.id);
     const member: Member = {
-      node,
-      subscriber,
-      close,
+      ...said,
       connectTimeMs: clock.nowMs(),
       disconnectTimeMs: undefined,
       activeSessions: 0,
@@ -177,6 +193,12 @@ export function createFleet(options: FleetOptions): Fleet {
       const chosen = reporting.find(runsTarget) ?? reporting[0];
       const views = [...(chosen?.views ?? [])].sort((a, b) => (a.virtualServer < b.virtualServer ? -1 : 1));
       return { proxy: chosen?.node.id ?? "", views };
+    },
+    sessions(filter) {
+      const connected = [...members.values()].filter(({ disconnectTimeMs }) => disconnectTimeMs === undefined);
+      const unable = connected.filter(({ answersSessions }) => !answersSessions).map(({ node }) => node.id);
+      const asked = connected.filter(({ answersSessions }) => answersSessions);
+      return queries.ask(asked, filter)?.then((found) => ({ ...found, unable: unable.sort() }));
     },
     close() {
       for (const close of [...streams]) close(status.UNAVAILABLE, "the control plane is going away");

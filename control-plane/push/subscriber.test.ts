@@ -73,6 +73,7 @@ function openStream() {
     },
     onHello: () => newest,
     onStatus: () => undefined,
+    onSessions: () => undefined,
     onChange: () => undefined,
     limits: { helloMs: 10_000, ackMs: 30_000 },
     clock: {

@@ -2,7 +2,14 @@
 // most one response is unanswered, and a refused version is not sent again.
 import { toBinary } from "@bufbuild/protobuf";
 import { status as grpcStatus } from "@grpc/grpc-js";
-import type { Ack, Hello, Nack, StatusReport, StreamSnapshotsRequest } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import type {
+  Ack,
+  Hello,
+  Nack,
+  SessionsReport,
+  StatusReport,
+  StreamSnapshotsRequest,
+} from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason, NodeSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Sendable, Target } from "./target.ts";
 
@@ -20,6 +27,7 @@ export interface SubscriberOptions {
   /** The Hello was good. Returns what the proxy should run; undefined when nothing has been built yet. */
   readonly onHello: (hello: Hello) => Target | undefined;
   readonly onStatus: (report: StatusReport) => void;
+  readonly onSessions: (report: SessionsReport) => void;
   /** Something that an operator can see has changed. */
   readonly onChange: () => void;
   readonly clock: Clock;
@@ -75,7 +83,7 @@ interface InFlight {
 }
 
 export function createSubscriber(options: SubscriberOptions): Subscriber {
-  const { send, onHello, onStatus, onChange, clock, limits } = options;
+  const { send, onHello, onStatus, onSessions, onChange, clock, limits } = options;
   let stopped = false;
   let greeted = false;
   let target: Target | undefined;
@@ -107,6 +115,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     else if (!greeted) close(grpcStatus.INVALID_ARGUMENT, "the first message must be a Hello");
     else if (message.case === "ack") ack(message.value);
     else if (message.case === "nack") nack(message.value);
+    else if (message.case === "sessions") onSessions(message.value);
     else onStatus(message.value);
   }
 

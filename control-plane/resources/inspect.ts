@@ -5,9 +5,10 @@ import { type Explained, explain, valueAt } from "./explain.ts";
 import type { Problem } from "./problems.ts";
 import { type BackendPart, backendListRules, backendRules, backends } from "./schema/backends.ts";
 import { groupName, type Path, plainName, type Say, section, within } from "./schema/fields.ts";
+import { revocation, revocationRules } from "./schema/revocation.ts";
 import { authPolicy, authRules, backend, group, virtualServer, virtualServerRules } from "./schema/virtual-server.ts";
 
-export type SpecKind = "group" | "backend" | "virtualServer" | "authPolicy";
+export type SpecKind = "group" | "backend" | "virtualServer" | "authPolicy" | "revocation";
 
 export interface Inspected extends Pick<Explained, "isMeant"> {
   readonly problems: readonly Problem[];
@@ -28,6 +29,7 @@ const kinds: Record<DocumentKind, { schema: z.ZodType; rules: (part: never, say:
   backend: { schema: backend, rules: backendRules },
   virtualServer: { schema: virtualServer, rules: virtualServerRules },
   authPolicy: { schema: authPolicy, rules: authRules },
+  revocation: { schema: revocation, rules: revocationRules },
   groupDocument: { schema: section({ name: groupName, ...group.shape, backends: backends.optional() }), rules: groupRules },
   backendDocument: { schema: section({ group: groupName, ...backend.shape }), rules: backendRules },
   policyDocument: { schema: section({ name: plainName, ...authPolicy.shape }), rules: authRules },

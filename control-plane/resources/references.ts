@@ -10,7 +10,7 @@ const keyed: ReadonlySet<unknown> = new Set(["backends", "perWorkload"]);
 /** A declaration whose shape was inspected; `part` is what is sound of it. */
 export interface Declared {
   readonly name: string;
-  readonly kind: "group" | "backend" | "virtualServer" | "authPolicy";
+  readonly kind: "group" | "backend" | "virtualServer" | "authPolicy" | "revocation";
   readonly part: unknown;
 }
 

@@ -76,6 +76,26 @@ test("names fit their kinds", () => {
   }
 });
 
+const key = "a".repeat(22);
+for (const [what, json, wanted] of [
+  ["a session", { session: key }, ""],
+  ["an identity", { issuer: "https://idp", subject: "alice" }, ""],
+  ["a subject of any issuer", { subject: "alice" }, ""],
+  ["all of a virtual server", { all: true, virtualServer: "dev", reason: "leaked" }, ""],
+  ["nobody", {}, "no session is named"],
+  ["two", { session: key, all: true }, "found session and all, wanted one of them"],
+  ["an issuer alone", { issuer: "i", all: true }, "issuer goes with a subject"],
+  ["a virtual server alone", { subject: "s", virtualServer: "v" }, "virtualServer goes with all"],
+  ["half a key", { session: "abc" }, 'found "abc", wanted the key of a session'],
+  ["a long subject", { subject: "x".repeat(1025) }, "wanted text of 1 to 1024 characters"],
+] as const) {
+  test(`a revocation of ${what} is ${wanted === "" ? "sound" : "refused"}`, () => {
+    const found = problems([resource("revocations/r1", "revocation", json)]).join();
+    if (wanted === "") assert.equal(found, "");
+    else assert.ok(found.includes(wanted), found);
+  });
+}
+
 test("a resource is declared once and has a spec", () => {
   assert.deepEqual(problems([group, group]), ["error groups/team : groups/team is declared twice"]);
   assert.deepEqual(problems([fromJson(ResourceSchema, { name: "groups/team" })]), [

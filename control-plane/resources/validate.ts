@@ -57,6 +57,7 @@ const patterns = {
   backend: "groups/{group}/backends/{backend}",
   virtualServer: "virtualServers/{name}",
   authPolicy: "authPolicies/{name}",
+  revocation: "revocations/{id}",
 };
 
 function parseName(name: string): { kind: keyof typeof patterns; last: string } | undefined {
@@ -69,6 +70,7 @@ function parseName(name: string): { kind: keyof typeof patterns; last: string } 
   }
   if (below !== undefined || !plainName.safeParse(first).success) return undefined;
   if (collection === "virtualServers") return { kind: "virtualServer", last: first };
+  if (collection === "revocations") return { kind: "revocation", last: first };
   return collection === "authPolicies" ? { kind: "authPolicy", last: first } : undefined;
 }
 

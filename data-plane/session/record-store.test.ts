@@ -284,7 +284,7 @@ function recordWith(state: Partial<SessionRecord["state"]>): SessionRecord {
     issuer: "https://issuer.example",
     subject: "ada@example.org",
     binding: { mode: "identity", keyId: "k1", salt: "c2FsdHNhbHRzYWx0c2E", tag: "dGFndGFndGFndGFndGFndGFndGFndGFndGFndGFndGE" },
-    epoch: 7,
+    epoch: { revision: 7, storeUid: "s" },
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c"}',
     capabilities: "{}",

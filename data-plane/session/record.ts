@@ -9,14 +9,20 @@ export interface SessionRecord {
   readonly issuer: string;
   readonly subject: string;
   readonly binding: Binding;
-  /** Revision of the configuration that was live when it was opened: later revocations end it. */
-  readonly epoch: number;
+  /** The configuration that was live when it was opened: later revocations end it. */
+  readonly epoch: Epoch;
   readonly protocolVersion: SessionVersion;
   /** JSON text of the client's clientInfo. */
   readonly clientInfo: string;
   /** JSON text of what the client declared it can do. */
   readonly capabilities: string;
   readonly state: SessionState;
+}
+
+/** A revision, and whose: those of two stores can't be compared. */
+export interface Epoch {
+  readonly revision: number;
+  readonly storeUid: string;
 }
 
 /** The part that changes. */

@@ -6,8 +6,9 @@ import type { Identity } from "../incoming-auth/identity.ts";
 import type { Keys } from "../mcp/seal.ts";
 import { type Binder, encode } from "./binding.ts";
 import { createLocalSessions, type SessionFacts } from "./local-sessions.ts";
-import { emptyState, type SessionRecord, type SessionState } from "./record.ts";
+import { type Epoch, emptyState, type SessionRecord, type SessionState } from "./record.ts";
 import { type RecordStore, type StoredRecord, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
+import type { Revocable } from "./revocations.ts";
 import { type Session, SessionEndedError } from "./session.ts";
 import { createSessionIds } from "./session-ids.ts";
 
@@ -35,25 +36,39 @@ export interface Sessions extends AsyncDisposable {
   endRevoked(): void;
   /** Hears what other replicas tell; for the store. */
   hear(event: StoreEvent): void;
-  /** What the operator sees; at most `max`. Throws StoreUnavailableError. */
-  list(max: number): Promise<readonly ListedSession[]>;
+  /** What operators see. Throws StoreUnavailableError. */
+  list(filter?: SessionFilter): Promise<readonly ListedSession[]>;
   /** Those in hand here. */
   all(): Iterable<Session>;
   readonly size: number;
 }
 
+/** What is looked for; the filters hold together, and an empty text lets all through. */
+export interface SessionFilter {
+  readonly virtualServer: string;
+  readonly subject: string;
+  readonly keyPrefix: string;
+}
+
+/** A session as operators see it. */
 export interface ListedSession {
   readonly key: string;
   readonly virtualServer: string;
   readonly issuer: string;
   readonly subject: string;
-  /** JSON text of clientInfo. */
+  /** JSON text of the client's clientInfo. */
   readonly clientInfo: string;
   readonly protocolVersion: string;
-  /** Milliseconds since 1970. */
-  readonly createdMs: number;
-  /** Undefined when this replica does not have it in hand. */
-  readonly here: { readonly lastUseMs: number; readonly hasStream: boolean; readonly calls: number } | undefined;
+  /** Milliseconds since 1970; undefined when not known. */
+  readonly createTimeMs: number | undefined;
+  /** The same; of one that is not held here, when it was created. */
+  readonly lastUseTimeMs: number;
+  /** Whether this replica has it in hand. */
+  readonly isHeld: boolean;
+  /** Open streams of this replica to the client. */
+  readonly streams: number;
+  /** Calls in flight in this replica. */
+  readonly calls: number;
 }
 
 export interface SessionsOptions {
@@ -74,16 +89,13 @@ export interface SessionsOptions {
   readonly cacheMs?: number;
   /** Whether a caller who shows somebody else's session ends it. Default true. */
   readonly endsOnMismatch?: boolean;
-  /** Revision of the configuration that is live. */
-  readonly epoch: () => number;
+  /** What of the configuration that is live a new session remembers. */
+  readonly epoch: () => Epoch;
   readonly isRevoked: (session: Revocable) => boolean;
   /** A session that another replica opened is about to be served here for the first time; waited for. Never rejects. */
   readonly onTaken?: (session: Session) => Promise<void> | undefined;
   readonly log: Log;
 }
-
-/** What revocations look at. */
-export type Revocable = Pick<SessionRecord, "virtualServer" | "issuer" | "subject" | "epoch"> & { readonly key: string };
 
 /** A session in hand. */
 interface Entry {
@@ -107,6 +119,7 @@ const touchedEvery = 0.1;
 const endedMax = 20_000;
 const changesMax = 8;
 const listedAtOnce = 100;
+const listedMax = 20_000;
 
 /** None open at first. */
 export function createSessions(options: SessionsOptions): Sessions {
@@ -400,15 +413,17 @@ export function createSessions(options: SessionsOptions): Sessions {
           check(entry).catch(() => event.type === "ended" && local.end(session));
       }
     },
-    async list(max) {
+    async list(filter = everything) {
       const listed: ListedSession[] = [];
-      const found = await store.keys(max);
+      const found = (await store.keys(listedMax)).filter((key) => key.startsWith(filter.keyPrefix) && !ended.has(key));
       for (let i = 0; i < found.length; i += listedAtOnce) {
         const part = found.slice(i, i + listedAtOnce);
         const records = await Promise.all(part.map((key) => store.read(key)));
         for (const [at, stored] of records.entries()) {
           const key = part[at] as string;
-          if (stored && !ended.has(key)) listed.push(listedAs(key, stored, entries.get(key)?.session));
+          if (!stored) continue;
+          const one = { lastUseTimeMs: stored.createdMs, ...listedAs(entries.get(key)?.session), ...factsOf(key, stored) };
+          if (isAsked(one, filter)) listed.push(one);
         }
       }
       return listed;
@@ -425,12 +440,26 @@ export function createSessions(options: SessionsOptions): Sessions {
   };
 }
 
-function listedAs(key: string, { record, createdMs }: StoredRecord, session: Session | undefined): ListedSession {
+const everything: SessionFilter = { virtualServer: "", subject: "", keyPrefix: "" };
+
+type Held = Pick<ListedSession, "isHeld" | "streams" | "calls"> & { readonly lastUseTimeMs?: number };
+
+export function isAsked(session: ListedSession, { virtualServer, subject, keyPrefix }: SessionFilter): boolean {
+  return (
+    (virtualServer || session.virtualServer) === session.virtualServer &&
+    (subject || session.subject) === session.subject &&
+    session.key.startsWith(keyPrefix)
+  );
+}
+
+/** What is known here of the use of a session. */
+export function listedAs(session: Session | undefined): Held {
+  if (!session) return { isHeld: false, streams: 0, calls: 0 };
+  const lastUseTimeMs = Math.round(Date.now() - (performance.now() - session.usedAtMs));
+  return { isHeld: true, streams: session.stream === undefined ? 0 : 1, calls: session.calls.size, lastUseTimeMs };
+}
+
+function factsOf(key: string, { record, createdMs }: StoredRecord) {
   const { virtualServer, issuer, subject, clientInfo, protocolVersion } = record;
-  const here = session && {
-    lastUseMs: Date.now() - (performance.now() - session.usedAtMs),
-    hasStream: session.stream !== undefined,
-    calls: session.calls.size,
-  };
-  return { key, virtualServer, issuer, subject, clientInfo, protocolVersion, createdMs, here };
+  return { key, virtualServer, issuer, subject, clientInfo, protocolVersion, createTimeMs: createdMs };
 }

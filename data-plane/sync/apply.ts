@@ -4,7 +4,15 @@ import type { Log } from "../../common/log.ts";
 import type { View } from "../aggregation/view.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { request } from "../mcp/json-rpc.ts";
-import { buildRuntime, emptyRuntime, type Runtime, type RuntimeOptions, type SnapshotContent } from "../runtime.ts";
+import {
+  buildRuntime,
+  emptyRuntime,
+  type Runtime,
+  type RuntimeOptions,
+  type SessionTerms,
+  type SnapshotContent,
+  withTerms,
+} from "../runtime.ts";
 import { notifySession, type Session } from "../session/session.ts";
 import { changedKinds, type Kind, type VirtualServer } from "../virtual-server.ts";
 
@@ -17,17 +25,21 @@ export interface Live extends AsyncDisposable {
   readonly runtime: Runtime;
   /** Swaps to a snapshot; throws SnapshotRefusedError, with the old one still live. */
   apply(content: SnapshotContent): Promise<void>;
+  /** Puts just this of a snapshot into force, at once. Does nothing before the first swap: nothing is served then. */
+  obey(terms: SessionTerms): void;
 }
 
 export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage"> {
   readonly sessions: { all(): Iterable<Session>; end(session: Session): void };
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
+  /** Called after `runtime` has other revocations, or may have. */
+  readonly onRevocations?: () => void;
   readonly log: Log;
 }
 
 /** Starts with nothing to serve. */
-export function createLive({ sessions, onChange, onMessage, log, allowStdio }: LiveOptions): Live {
+export function createLive({ sessions, onChange, onRevocations, onMessage, log, allowStdio }: LiveOptions): Live {
   let runtime: Runtime = emptyRuntime;
   let refreshing: NodeJS.Timeout | undefined;
 
@@ -90,9 +102,15 @@ export function createLive({ sessions, onChange, onMessage, log, allowStdio }: L
       ]);
       const previous = runtime;
       runtime = next;
+      onRevocations?.();
       follow(previous);
       onChange();
       previous.release(next).catch((error) => log.warn({ reason: reasonOf(error) }, "an old backend did not end cleanly"));
+    },
+    obey(terms) {
+      if (runtime === emptyRuntime) return;
+      runtime = withTerms(runtime, terms);
+      onRevocations?.();
     },
     async [Symbol.asyncDispose]() {
       clearTimeout(refreshing);

@@ -1,28 +1,50 @@
 // Snapshot message → content: digests checked, bodies decoded, references closed.
 import { fromBinary } from "@bufbuild/protobuf";
 import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
-import { type SnapshotResource, VirtualServerConfigSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import {
+  RevocationsSchema,
+  type SnapshotResource,
+  type StreamSnapshotsResponse,
+  VirtualServerConfigSchema,
+} from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
-import { type SnapshotContent, SnapshotRefusedError, type Violation } from "../runtime.ts";
+import { type SessionTerms, type SnapshotContent, SnapshotRefusedError, type Violation } from "../runtime.ts";
+import type { Revocation } from "../session/revocations.ts";
 
 /** The digest a proxy computes itself: over the names and the bodies it received. */
 export function digestOf(resources: readonly SnapshotResource[]): Uint8Array {
   return snapshotDigest(resources.map(({ name, body }) => ({ name, digest: resourceDigest(body?.value ?? new Uint8Array()) })));
 }
 
+/** Revision and origin of a response. */
+type Header = Pick<StreamSnapshotsResponse, "version" | "revision" | "storeUid">;
+
+/** What a snapshot says about sessions, whatever else is wrong with it; undefined when just that can't be decoded. */
+export function readTerms({ revision, storeUid }: Header, resources: readonly SnapshotResource[]): SessionTerms | undefined {
+  const body = resources.find((resource) => typeOf(resource) === RevocationsSchema.typeName)?.body;
+  try {
+    return { revision: Number(revision), storeUid, revocations: decodeRevocations(body?.value ?? new Uint8Array()) };
+  } catch {
+    return undefined;
+  }
+}
+
 /** Decodes a snapshot; throws SnapshotRefusedError with everything that is wrong. */
-export function readSnapshot(version: string, resources: readonly SnapshotResource[]): SnapshotContent {
+export function readSnapshot(header: Header, resources: readonly SnapshotResource[]): SnapshotContent {
+  const { version, revision, storeUid } = header;
   const violations: Violation[] = [];
   const virtualServers: { name: string; spec: SnapshotContent["virtualServers"][number]["spec"]; backends: readonly string[] }[] =
     [];
   const backends = new Map<string, { spec: ReturnType<typeof decodeBackend>; key: string }>();
   const seen = new Set<string>();
+  let revocations: readonly Revocation[] = [];
 
-  for (const { name, body } of resources) {
+  for (const resource of resources) {
+    const { name, body } = resource;
     const refuse = (description: string) => violations.push({ resource: name, field: "", description });
     if (seen.has(name)) refuse("is there twice");
     seen.add(name);
-    const type = body?.typeUrl.split("/").at(-1);
+    const type = typeOf(resource);
     const bytes = body?.value ?? new Uint8Array();
     try {
       if (type === BackendSchema.typeName)
@@ -31,13 +53,29 @@ export function readSnapshot(version: string, resources: readonly SnapshotResour
         const config = fromBinary(VirtualServerConfigSchema, bytes);
         if (config.spec) virtualServers.push({ name: config.spec.name, spec: config.spec, backends: config.backends });
         else refuse("has no spec");
-      } else refuse(`is of type ${type ?? "none"}, which this proxy does not know`);
+      } else if (type === RevocationsSchema.typeName) revocations = decodeRevocations(bytes);
+      else refuse(`is of type ${type ?? "none"}, which this proxy does not know`);
     } catch {
       refuse(`can't be decoded as ${type}`);
     }
   }
   if (violations.length > 0) throw new SnapshotRefusedError(violations);
-  return { version, virtualServers, backends };
+  return { version, revision: Number(revision), storeUid, virtualServers, backends, revocations };
+}
+
+function typeOf({ body }: SnapshotResource): string | undefined {
+  return body?.typeUrl.split("/").at(-1);
+}
+
+function decodeRevocations(bytes: Uint8Array): Revocation[] {
+  return fromBinary(RevocationsSchema, bytes).entries.map(({ epoch, session, issuer, subject, all, virtualServer }) => ({
+    epoch: Number(epoch),
+    ...(session !== "" && { session }),
+    ...(issuer !== "" && { issuer }),
+    ...(subject !== "" && { subject }),
+    all,
+    ...(virtualServer !== "" && { virtualServer }),
+  }));
 }
 
 function decodeBackend(bytes: Uint8Array) {

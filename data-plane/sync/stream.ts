@@ -10,6 +10,7 @@ import { BadRequestSchema } from "../../proto/gen/google/rpc/error_details_pb.ts
 import {
   DiscoveryService,
   NackReason,
+  type SessionsQuery,
   type StreamSnapshotsRequestSchema,
   type StreamSnapshotsResponse,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
@@ -17,8 +18,9 @@ import { type Client, createClient } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { SnapshotRefusedError } from "../runtime.ts";
 import type { Live } from "./apply.ts";
-import { digestOf, readSnapshot } from "./content.ts";
+import { digestOf, readSnapshot, readTerms } from "./content.ts";
 import { createReporter } from "./report.ts";
+import { type ListSessions, sessionsReport } from "./session-report.ts";
 
 type Request = MessageInitShape<typeof StreamSnapshotsRequestSchema>;
 
@@ -34,6 +36,8 @@ export interface SyncOptions {
   readonly node: { readonly id: string; readonly instanceId: string; readonly address: string };
   readonly live: Live;
   readonly sessions: { readonly size: number };
+  /** Tells the control plane which sessions there are. Without it this proxy is not asked. */
+  readonly listSessions?: ListSessions;
   readonly log: Log;
   /** Hears of every snapshot that went live. */
   readonly onLive: (version: string) => void;
@@ -49,6 +53,7 @@ export interface Sync extends AsyncDisposable {
 interface Known {
   version: string;
   digest: Uint8Array;
+  /** The newest that came, also of a snapshot that was refused: its revocations are obeyed. */
   revision: bigint;
   storeUid: string;
 }
@@ -108,7 +113,10 @@ export function startSync(options: SyncOptions): Sync {
       const cancel = (): void => call.cancel();
       stop.signal.addEventListener("abort", cancel, { once: true });
       call.on("data", (response: StreamSnapshotsResponse) => {
-        if (response.payload.case === "drain") return void call.end();
+        const { payload } = response;
+        if (payload.case === "drain") return void call.end();
+        // Not in line with the snapshots: whoever asks does not wait for backends.
+        if (payload.case === "sessionsQuery") return void answer(payload.value, (report) => call.writable && call.write(report));
         applying = applying.then(async () => {
           const answer = await take(response);
           if (answer) call.write(answer);
@@ -119,6 +127,16 @@ export function startSync(options: SyncOptions): Sync {
       call.on("end", () => end("the control plane ended the stream"));
       call.write(hello(options, known));
     });
+  }
+
+  /** Silence is an answer too: the control plane says then that this proxy's sessions are missing. */
+  async function answer(query: SessionsQuery, send: (report: Request) => void): Promise<void> {
+    try {
+      const listing = await options.listSessions?.(query);
+      if (listing) send({ message: { case: "sessions", value: sessionsReport(query, listing, options.node.id) } });
+    } catch (error) {
+      log.warn({ reason: reasonOf(error) }, "the sessions could not be listed");
+    }
   }
 
   /** Applies a response; gives what to answer. */
@@ -133,7 +151,7 @@ export function startSync(options: SyncOptions): Sync {
         return refuse(
           response,
           NackReason.STALE_REVISION,
-          new Error(`revision ${response.revision} is older than the live ${known.revision}`),
+          new Error(`revision ${response.revision} is older than ${known.revision}, which came before`),
         );
       }
       if (known.storeUid !== "" && known.storeUid !== response.storeUid) {
@@ -148,7 +166,13 @@ export function startSync(options: SyncOptions): Sync {
       const digest = digestOf(resources);
       if (!Buffer.from(digest).equals(response.digest))
         return refuse(response, NackReason.DIGEST_MISMATCH, new Error("the digest is not of this content"));
-      await live.apply(readSnapshot(version, resources));
+      // First and by itself: a revoked session must not outlive a snapshot that takes long, or is refused.
+      const terms = readTerms(response, resources);
+      if (terms) {
+        live.obey(terms);
+        known.revision = response.revision;
+      }
+      await live.apply(readSnapshot(response, resources));
       Object.assign(known, { version, digest, revision: response.revision, storeUid: response.storeUid });
       log.info({ version, milliseconds: Math.round(performance.now() - startedMs) }, "snapshot is live");
       options.onLive(version);
@@ -183,7 +207,7 @@ export function startSync(options: SyncOptions): Sync {
   };
 }
 
-function hello({ node }: SyncOptions, known: Known): Request {
+function hello({ node, listSessions }: SyncOptions, known: Known): Request {
   const value = {
     node: { ...node, softwareVersion },
     knownVersion: known.version,
@@ -191,6 +215,7 @@ function hello({ node }: SyncOptions, known: Known): Request {
     storeUid: known.storeUid,
     schemaMin: schemaVersion,
     schemaMax: schemaVersion,
+    features: listSessions ? ["sessions-query"] : [],
   };
   return { message: { case: "hello", value } };
 }

@@ -10,7 +10,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
-import type { BackendStatus, NackReason, Node, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
+import type { BackendStatus, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
 import { file_vmcp_discovery_v1_discovery } from "../../discovery/v1/discovery_pb.ts";
 import type { Resource } from "../../resource/v1/resource_pb.ts";
 import { file_vmcp_resource_v1_resource } from "../../resource/v1/resource_pb.ts";
@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIrwDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCJUChNMaXN0UHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiVQoUV2F0Y2hQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCKIAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEhgKEHNvZnR3YXJlX3ZlcnNpb24YASABKAkSEQoJc3RvcmVfdWlkGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEhYKDnRhcmdldF92ZXJzaW9uGAQgASgJEhgKEHJlYWRfb25seV9yZWFzb24YBSABKAkqwQEKClByb3h5U3RhdGUSGwoXUFJPWFlfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQUk9YWV9TVEFURV9OT1RfU0VOVBABEhcKE1BST1hZX1NUQVRFX1BFTkRJTkcQAhIWChJQUk9YWV9TVEFURV9TWU5DRUQQAxIVChFQUk9YWV9TVEFURV9TVEFMRRAEEhYKElBST1hZX1NUQVRFX05BQ0tFRBAFEhwKGFBST1hZX1NUQVRFX0RJU0NPTk5FQ1RFRBAGMrkGCgxBZG1pblNlcnZpY2USXQoOQXBwbHlSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXNwb25zZRJUCgtHZXRSZXNvdXJjZRIhLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlc3BvbnNlEloKDUxpc3RSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVzcG9uc2USXQoORGVsZXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXNwb25zZRJfCg5XYXRjaFJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1Jlc3BvbnNlMAESVAoLTGlzdFByb3hpZXMSIS52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXNwb25zZRJZCgxXYXRjaFByb3hpZXMSIi52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1Jlc3BvbnNlMAESSwoITGlzdFZpZXcSHi52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVxdWVzdBofLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIrwDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCJUChNMaXN0UHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiVQoUV2F0Y2hQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSKVAQoVUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDgoGaXNzdWVyGAIgASgJEg8KB3N1YmplY3QYAyABKAkSCwoDYWxsGAQgASgIEhYKDnZpcnR1YWxfc2VydmVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAcgASgIIkkKFlJldm9rZVNlc3Npb25zUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAQSDwoHdmVyc2lvbhgCIAEoCRIMCgRuYW1lGAMgASgJImEKE0xpc3RTZXNzaW9uc1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkSDwoHc3ViamVjdBgCIAEoCRISCgprZXlfcHJlZml4GAMgASgJEg0KBWxpbWl0GAQgASgFInsKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEjAKCHNlc3Npb25zGAEgAygLMh4udm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbkluZm8SDwoHbWlzc2luZxgCIAMoCRIOCgZ1bmFibGUYAyADKAkSEAoIaGFzX21vcmUYBCABKAgiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKsEBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBjLxBwoMQWRtaW5TZXJ2aWNlEl0KDkFwcGx5UmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USVAoLR2V0UmVzb3VyY2USIS52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXNwb25zZRJaCg1MaXN0UmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1Jlc3BvbnNlEl0KDkRlbGV0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVzcG9uc2USXwoOV2F0Y2hSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXNwb25zZTABElQKC0xpc3RQcm94aWVzEiEudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1JlcXVlc3QaIi52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVzcG9uc2USWQoMV2F0Y2hQcm94aWVzEiIudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXNwb25zZTABEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USXQoOUmV2b2tlU2Vzc2lvbnMSJC52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRJXCgxMaXN0U2Vzc2lvbnMSIi52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEloKDUdldFNlcnZlckluZm8SIy52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -190,7 +190,7 @@ export const GetResourceResponseSchema: GenMessage<GetResourceResponse> = /*@__P
  */
 export type ListResourcesRequest = Message<"vmcp.admin.v1.ListResourcesRequest"> & {
   /**
-   * `groups`, `backends`, `virtualServers`, `authPolicies`; empty: all.
+   * `groups`, `backends`, `virtualServers`, `authPolicies`, `revocations`; empty: all.
    *
    * @generated from field: string kind = 1;
    */
@@ -676,6 +676,188 @@ export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*
   messageDesc(file_vmcp_admin_v1_admin, 18);
 
 /**
+ * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
+ *
+ * @generated from message vmcp.admin.v1.RevokeSessionsRequest
+ */
+export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest"> & {
+  /**
+   * Key of one session, 22 characters. It need not be known to any proxy.
+   *
+   * @generated from field: string session = 1;
+   */
+  session: string;
+
+  /**
+   * With `subject`: only identities of this issuer. Empty: of any.
+   *
+   * @generated from field: string issuer = 2;
+   */
+  issuer: string;
+
+  /**
+   * All sessions of an identity.
+   *
+   * @generated from field: string subject = 3;
+   */
+  subject: string;
+
+  /**
+   * All sessions.
+   *
+   * @generated from field: bool all = 4;
+   */
+  all: boolean;
+
+  /**
+   * With `all`: only those of this virtual server, which must exist.
+   *
+   * @generated from field: string virtual_server = 5;
+   */
+  virtualServer: string;
+
+  /**
+   * Who and why, kept with the revocation and in the history. At most 1,000 characters.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+
+  /**
+   * Check, and change nothing.
+   *
+   * @generated from field: bool validate_only = 7;
+   */
+  validateOnly: boolean;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.RevokeSessionsRequest.
+ * Use `create(RevokeSessionsRequestSchema)` to create a new message.
+ */
+export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 19);
+
+/**
+ * What was made.
+ *
+ * @generated from message vmcp.admin.v1.RevokeSessionsResponse
+ */
+export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsResponse"> & {
+  /**
+   * Of the commit, or as it would be; also the epoch of the revocation.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * Version of the snapshot that holds it. The sessions are refused by every proxy that was sent it.
+   *
+   * @generated from field: string version = 2;
+   */
+  version: string;
+
+  /**
+   * `revocations/{id}`. Deleting it takes it back, and revives nothing that a proxy has ended already.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.RevokeSessionsResponse.
+ * Use `create(RevokeSessionsResponseSchema)` to create a new message.
+ */
+export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 20);
+
+/**
+ * Which sessions to list. The filters hold together.
+ *
+ * @generated from message vmcp.admin.v1.ListSessionsRequest
+ */
+export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> & {
+  /**
+   * Empty: of all virtual servers.
+   *
+   * @generated from field: string virtual_server = 1;
+   */
+  virtualServer: string;
+
+  /**
+   * Of identities with this subject; empty: of all.
+   *
+   * @generated from field: string subject = 2;
+   */
+  subject: string;
+
+  /**
+   * Keys that begin so; empty: all.
+   *
+   * @generated from field: string key_prefix = 3;
+   */
+  keyPrefix: string;
+
+  /**
+   * Unset: 100; at most 1000.
+   *
+   * @generated from field: int32 limit = 4;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListSessionsRequest.
+ * Use `create(ListSessionsRequestSchema)` to create a new message.
+ */
+export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 21);
+
+/**
+ * As the proxies reported.
+ *
+ * @generated from message vmcp.admin.v1.ListSessionsResponse
+ */
+export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse"> & {
+  /**
+   * Those used last first. One that several proxies hold is there once.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.SessionInfo sessions = 1;
+   */
+  sessions: SessionInfo[];
+
+  /**
+   * Ids of proxies that were asked and did not answer in time, sorted; what only they know is not here.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
+
+  /**
+   * Ids of connected proxies that are of a version which can't be asked, sorted.
+   *
+   * @generated from field: repeated string unable = 3;
+   */
+  unable: string[];
+
+  /**
+   * There are more than the limit lets through.
+   *
+   * @generated from field: bool has_more = 4;
+   */
+  hasMore: boolean;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListSessionsResponse.
+ * Use `create(ListSessionsResponseSchema)` to create a new message.
+ */
+export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 22);
+
+/**
  * Nothing to say.
  *
  * @generated from message vmcp.admin.v1.GetServerInfoRequest
@@ -688,7 +870,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * Who answers.
@@ -737,7 +919,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * How a proxy stands to what it should run.
@@ -816,7 +998,7 @@ export const ProxyStateSchema: GenEnum<ProxyState> = /*@__PURE__*/
  */
 export const AdminService: GenService<{
   /**
-   * Creates or replaces resources, all or nothing.
+   * Creates or replaces resources, all or nothing. Revocations are refused: they are made by RevokeSessions.
    *
    * @generated from rpc vmcp.admin.v1.AdminService.ApplyResources
    */
@@ -894,6 +1076,27 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof ListViewRequestSchema;
     output: typeof ListViewResponseSchema;
+  },
+  /**
+   * Ends client sessions on every proxy, for good. It operates and does not configure, so a read-only control plane does it too.
+   * RESOURCE_EXHAUSTED when 10,000 are revoked already within 24 hours.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.RevokeSessions
+   */
+  revokeSessions: {
+    methodKind: "unary";
+    input: typeof RevokeSessionsRequestSchema;
+    output: typeof RevokeSessionsResponseSchema;
+  },
+  /**
+   * Client sessions, as the connected proxies tell when they are asked; takes up to 3 s when one does not answer.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.ListSessions
+   */
+  listSessions: {
+    methodKind: "unary";
+    input: typeof ListSessionsRequestSchema;
+    output: typeof ListSessionsResponseSchema;
   },
   /**
    * Who answers: version, store and revision.

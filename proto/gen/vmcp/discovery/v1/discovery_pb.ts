@@ -6,8 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Any, Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_any, file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import type { Any, Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import type { VirtualServer } from "../../resource/v1/virtual_server_pb.ts";
@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/discovery/v1/discovery.proto.
  */
 export const file_vmcp_discovery_v1_discovery: GenFile = /*@__PURE__*/
-  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxItEBChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAQgkKB21lc3NhZ2UiqAEKBUhlbGxvEiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEhUKDWtub3duX3ZlcnNpb24YAiABKAkSFAoMa25vd25fZGlnZXN0GAMgASgMEhEKCXN0b3JlX3VpZBgEIAEoCRISCgpzY2hlbWFfbWluGAUgASgNEhIKCnNjaGVtYV9tYXgYBiABKA0SEAoIZmVhdHVyZXMYByADKAkitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIqYBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldyKVAQoNQmFja2VuZFN0YXR1cxIMCgRuYW1lGAEgASgJEg0KBXN0YXRlGAIgASgJEg0KBWVycm9yGAMgASgJEhgKEHByb3RvY29sX3ZlcnNpb24YBCABKAkSDQoFdG9vbHMYBSABKA0SEQoJcmVzb3VyY2VzGAYgASgNEg8KB3Byb21wdHMYByABKA0SCwoDZXJhGAggASgJIloKEVZpcnR1YWxTZXJ2ZXJWaWV3EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEi0KB2VudHJpZXMYAiADKAsyHC52bWNwLmRpc2NvdmVyeS52MS5WaWV3RW50cnkiYQoJVmlld0VudHJ5EgwKBGtpbmQYASABKAkSDwoHZXhwb3NlZBgCIAEoCRIPCgdiYWNrZW5kGAMgASgJEhAKCG9yaWdpbmFsGAQgASgJEhIKCmRlY2lkZWRfYnkYBSABKAkiswIKF1N0cmVhbVNuYXBzaG90c1Jlc3BvbnNlEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSEAoIcmV2aXNpb24YAyABKAQSDgoGZGlnZXN0GAQgASgMEhEKCXN0b3JlX3VpZBgFIAEoCRIvCghzbmFwc2hvdBgGIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90SAASKQoFZGVsdGEYByABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EZWx0YUgAEjEKCnVwX3RvX2RhdGUYCCABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5VcFRvRGF0ZUgAEikKBWRyYWluGAkgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5IAEIJCgdwYXlsb2FkIl8KCFNuYXBzaG90EjYKCXJlc291cmNlcxgBIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USDAoEcGFydBgCIAEoDRINCgVwYXJ0cxgDIAEoDSJlCgVEZWx0YRIUCgxiYXNlX3ZlcnNpb24YASABKAkSNAoHdXBzZXJ0cxgCIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USEAoIcmVtb3ZhbHMYAyADKAkiCgoIVXBUb0RhdGUiRwoFRHJhaW4SKAoFZ3JhY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMYWx0ZXJuYXRpdmVzGAIgAygJIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJKqMCCgpOYWNrUmVhc29uEhsKF05BQ0tfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocTkFDS19SRUFTT05fSU5WQUxJRF9SRVNPVVJDRRABEh4KGk5BQ0tfUkVBU09OX1NUQUxFX1JFVklTSU9OEAISHQoZTkFDS19SRUFTT05fQkFTRV9NSVNNQVRDSBADEh8KG05BQ0tfUkVBU09OX0RJR0VTVF9NSVNNQVRDSBAEEhkKFU5BQ0tfUkVBU09OX1RPT19MQVJHRRAFEiIKHk5BQ0tfUkVBU09OX1VOU1VQUE9SVEVEX1NDSEVNQRAGEh0KGU5BQ0tfUkVBU09OX0ZPUkVJR05fU1RPUkUQBxIYChROQUNLX1JFQVNPTl9JTlRFUk5BTBAIMoABChBEaXNjb3ZlcnlTZXJ2aWNlEmwKD1N0cmVhbVNuYXBzaG90cxIpLnZtY3AuZGlzY292ZXJ5LnYxLlN0cmVhbVNuYXBzaG90c1JlcXVlc3QaKi52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_any, file_google_protobuf_duration, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIqgBCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJIrYBCgROb2RlEgoKAmlkGAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEhgKEHNvZnR3YXJlX3ZlcnNpb24YAyABKAkSMwoGbGFiZWxzGAQgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuTm9kZS5MYWJlbHNFbnRyeRIPCgdhZGRyZXNzGAUgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiegoDQWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgMEjEKDmFwcGx5X2R1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHdhcm5pbmdzGAUgAygJIo4BCgROYWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSFAoMbGl2ZV92ZXJzaW9uGAMgASgJEi0KBnJlYXNvbhgEIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYBSABKAsyEi5nb29nbGUucnBjLlN0YXR1cyKmAQoMU3RhdHVzUmVwb3J0EhQKDGxpdmVfdmVyc2lvbhgBIAEoCRIXCg9hY3RpdmVfc2Vzc2lvbnMYAiABKA0SMgoIYmFja2VuZHMYAyADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEjMKBXZpZXdzGAQgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcilQEKDUJhY2tlbmRTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAQgASgJEg0KBXRvb2xzGAUgASgNEhEKCXJlc291cmNlcxgGIAEoDRIPCgdwcm9tcHRzGAcgASgNEgsKA2VyYRgIIAEoCSJaChFWaXJ0dWFsU2VydmVyVmlldxIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRItCgdlbnRyaWVzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuVmlld0VudHJ5ImEKCVZpZXdFbnRyeRIMCgRraW5kGAEgASgJEg8KB2V4cG9zZWQYAiABKAkSDwoHYmFja2VuZBgDIAEoCRIQCghvcmlnaW5hbBgEIAEoCRISCgpkZWNpZGVkX2J5GAUgASgJIu8CChdTdHJlYW1TbmFwc2hvdHNSZXNwb25zZRINCgVub25jZRgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEg4KBmRpZ2VzdBgEIAEoDBIRCglzdG9yZV91aWQYBSABKAkSLwoIc25hcHNob3QYBiABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdEgAEikKBWRlbHRhGAcgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRGVsdGFIABIxCgp1cF90b19kYXRlGAggASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuVXBUb0RhdGVIABIpCgVkcmFpbhgJIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRyYWluSAASOgoOc2Vzc2lvbnNfcXVlcnkYCiABKAsyIC52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uc1F1ZXJ5SABCCQoHcGF5bG9hZCJfCghTbmFwc2hvdBI2CglyZXNvdXJjZXMYASADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEgwKBHBhcnQYAiABKA0SDQoFcGFydHMYAyABKA0iZQoFRGVsdGESFAoMYmFzZV92ZXJzaW9uGAEgASgJEjQKB3Vwc2VydHMYAiADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEhAKCHJlbW92YWxzGAMgAygJIgoKCFVwVG9EYXRlIkcKBURyYWluEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFsdGVybmF0aXZlcxgCIAMoCSJUChBTbmFwc2hvdFJlc291cmNlEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgMEiIKBGJvZHkYAyABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IlYKE1ZpcnR1YWxTZXJ2ZXJDb25maWcSLQoEc3BlYxgBIAEoCzIfLnZtY3AucmVzb3VyY2UudjEuVmlydHVhbFNlcnZlchIQCghiYWNrZW5kcxgCIAMoCSI9CgtSZXZvY2F0aW9ucxIuCgdlbnRyaWVzGAEgAygLMh0udm1jcC5kaXNjb3ZlcnkudjEuUmV2b2NhdGlvbiJyCgpSZXZvY2F0aW9uEg0KBWVwb2NoGAEgASgEEg8KB3Nlc3Npb24YAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSCwoDYWxsGAUgASgIEhYKDnZpcnR1YWxfc2VydmVyGAYgASgJImcKDVNlc3Npb25zUXVlcnkSCgoCaWQYASABKAQSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRISCgprZXlfcHJlZml4GAQgASgJEg0KBWxpbWl0GAUgASgNInkKDlNlc3Npb25zUmVwb3J0EhAKCHF1ZXJ5X2lkGAEgASgEEjAKCHNlc3Npb25zGAIgAygLMh4udm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbkluZm8SEQoJaXNfc2hhcmVkGAMgASgIEhAKCGhhc19tb3JlGAQgASgIIq8CCgtTZXNzaW9uSW5mbxILCgNrZXkYASABKAkSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSEwoLY2xpZW50X25hbWUYBSABKAkSFgoOY2xpZW50X3ZlcnNpb24YBiABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2VfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHcHJveGllcxgKIAMoCRIPCgdzdHJlYW1zGAsgASgNEg0KBWNhbGxzGAwgASgNKqMCCgpOYWNrUmVhc29uEhsKF05BQ0tfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocTkFDS19SRUFTT05fSU5WQUxJRF9SRVNPVVJDRRABEh4KGk5BQ0tfUkVBU09OX1NUQUxFX1JFVklTSU9OEAISHQoZTkFDS19SRUFTT05fQkFTRV9NSVNNQVRDSBADEh8KG05BQ0tfUkVBU09OX0RJR0VTVF9NSVNNQVRDSBAEEhkKFU5BQ0tfUkVBU09OX1RPT19MQVJHRRAFEiIKHk5BQ0tfUkVBU09OX1VOU1VQUE9SVEVEX1NDSEVNQRAGEh0KGU5BQ0tfUkVBU09OX0ZPUkVJR05fU1RPUkUQBxIYChROQUNLX1JFQVNPTl9JTlRFUk5BTBAIMoABChBEaXNjb3ZlcnlTZXJ2aWNlEmwKD1N0cmVhbVNuYXBzaG90cxIpLnZtY3AuZGlzY292ZXJ5LnYxLlN0cmVhbVNuYXBzaG90c1JlcXVlc3QaKi52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
 
 /**
  * From the proxy.
@@ -63,6 +63,14 @@ export type StreamSnapshotsRequest = Message<"vmcp.discovery.v1.StreamSnapshotsR
      */
     value: StatusReport;
     case: "status";
+  } | {
+    /**
+     * Answers a SessionsQuery.
+     *
+     * @generated from field: vmcp.discovery.v1.SessionsReport sessions = 5;
+     */
+    value: SessionsReport;
+    case: "sessions";
   } | { case: undefined; value?: undefined };
 };
 
@@ -122,7 +130,7 @@ export type Hello = Message<"vmcp.discovery.v1.Hello"> & {
   schemaMax: number;
 
   /**
-   * Optional abilities, by name.
+   * Optional abilities, by name. `sessions-query`: answers SessionsQuery.
    *
    * @generated from field: repeated string features = 7;
    */
@@ -550,6 +558,15 @@ export type StreamSnapshotsResponse = Message<"vmcp.discovery.v1.StreamSnapshots
      */
     value: Drain;
     case: "drain";
+  } | {
+    /**
+     * Which client sessions are there. Only to proxies that named the feature; comes at any time, beside an unanswered
+     * response, with every other field of this message unset, and is answered by a SessionsReport instead of an Ack.
+     *
+     * @generated from field: vmcp.discovery.v1.SessionsQuery sessions_query = 10;
+     */
+    value: SessionsQuery;
+    case: "sessionsQuery";
   } | { case: undefined; value?: undefined };
 };
 
@@ -680,7 +697,7 @@ export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
  */
 export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
   /**
-   * `virtualServers/{name}`, `groups/{group}/backends/{backend}` or `virtualServers/{name}/backends/{backend}`.
+   * `virtualServers/{name}`, `groups/{group}/backends/{backend}`, `virtualServers/{name}/backends/{backend}` or `revocations`.
    *
    * @generated from field: string name = 1;
    */
@@ -694,7 +711,7 @@ export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
   digest: Uint8Array;
 
   /**
-   * A vmcp.discovery.v1.VirtualServerConfig or a vmcp.resource.v1.Backend.
+   * A vmcp.discovery.v1.VirtualServerConfig, a vmcp.resource.v1.Backend or a vmcp.discovery.v1.Revocations.
    *
    * @generated from field: google.protobuf.Any body = 3;
    */
@@ -735,6 +752,274 @@ export type VirtualServerConfig = Message<"vmcp.discovery.v1.VirtualServerConfig
  */
 export const VirtualServerConfigSchema: GenMessage<VirtualServerConfig> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 15);
+
+/**
+ * The sessions that no proxy may serve. Absent from a snapshot when there are none. They only ever take away, so a proxy obeys them
+ * at once, also those of a snapshot whose other resources it refuses.
+ *
+ * @generated from message vmcp.discovery.v1.Revocations
+ */
+export type Revocations = Message<"vmcp.discovery.v1.Revocations"> & {
+  /**
+   * In the order of their epochs.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.Revocation entries = 1;
+   */
+  entries: Revocation[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.Revocations.
+ * Use `create(RevocationsSchema)` to create a new message.
+ */
+export const RevocationsSchema: GenMessage<Revocations> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 16);
+
+/**
+ * Which sessions; as in vmcp.resource.v1.Revocation, of which exactly one of `session`, `subject` and `all` is set.
+ *
+ * @generated from message vmcp.discovery.v1.Revocation
+ */
+export type Revocation = Message<"vmcp.discovery.v1.Revocation"> & {
+  /**
+   * Sessions opened at a revision below this one are revoked.
+   *
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch: bigint;
+
+  /**
+   * Key of one session.
+   *
+   * @generated from field: string session = 2;
+   */
+  session: string;
+
+  /**
+   * With `subject`; empty: of any issuer.
+   *
+   * @generated from field: string issuer = 3;
+   */
+  issuer: string;
+
+  /**
+   * All sessions of an identity.
+   *
+   * @generated from field: string subject = 4;
+   */
+  subject: string;
+
+  /**
+   * All sessions.
+   *
+   * @generated from field: bool all = 5;
+   */
+  all: boolean;
+
+  /**
+   * With `all`; empty: of any virtual server.
+   *
+   * @generated from field: string virtual_server = 6;
+   */
+  virtualServer: string;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.Revocation.
+ * Use `create(RevocationSchema)` to create a new message.
+ */
+export const RevocationSchema: GenMessage<Revocation> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 17);
+
+/**
+ * Asks a proxy for its client sessions. The filters hold together.
+ *
+ * @generated from message vmcp.discovery.v1.SessionsQuery
+ */
+export type SessionsQuery = Message<"vmcp.discovery.v1.SessionsQuery"> & {
+  /**
+   * For the report; unique per control plane process.
+   *
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * Empty: of all.
+   *
+   * @generated from field: string virtual_server = 2;
+   */
+  virtualServer: string;
+
+  /**
+   * Of identities with this subject; empty: of all.
+   *
+   * @generated from field: string subject = 3;
+   */
+  subject: string;
+
+  /**
+   * Keys that begin so; empty: all.
+   *
+   * @generated from field: string key_prefix = 4;
+   */
+  keyPrefix: string;
+
+  /**
+   * At most so many, those used last.
+   *
+   * @generated from field: uint32 limit = 5;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.SessionsQuery.
+ * Use `create(SessionsQuerySchema)` to create a new message.
+ */
+export const SessionsQuerySchema: GenMessage<SessionsQuery> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 18);
+
+/**
+ * Answers a SessionsQuery. One answer each; more, and answers to what was not asked or is over, are ignored.
+ *
+ * @generated from message vmcp.discovery.v1.SessionsReport
+ */
+export type SessionsReport = Message<"vmcp.discovery.v1.SessionsReport"> & {
+  /**
+   * Of the query.
+   *
+   * @generated from field: uint64 query_id = 1;
+   */
+  queryId: bigint;
+
+  /**
+   * Those used last first.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.SessionInfo sessions = 2;
+   */
+  sessions: SessionInfo[];
+
+  /**
+   * Sessions live in a store that proxies share, and these are the store's. Unset: those in the memory of this proxy.
+   *
+   * @generated from field: bool is_shared = 3;
+   */
+  isShared: boolean;
+
+  /**
+   * There are more: the limit or the size of a message left some out.
+   *
+   * @generated from field: bool has_more = 4;
+   */
+  hasMore: boolean;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.SessionsReport.
+ * Use `create(SessionsReportSchema)` to create a new message.
+ */
+export const SessionsReportSchema: GenMessage<SessionsReport> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 19);
+
+/**
+ * One client session. Its id is a secret of its client and never travels.
+ *
+ * @generated from message vmcp.discovery.v1.SessionInfo
+ */
+export type SessionInfo = Message<"vmcp.discovery.v1.SessionInfo"> & {
+  /**
+   * Names the session: the first 22 characters of the base64url of SHA-256 of its id.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Name of the virtual server that it was opened on.
+   *
+   * @generated from field: string virtual_server = 2;
+   */
+  virtualServer: string;
+
+  /**
+   * Of the identity; empty for anonymous ones.
+   *
+   * @generated from field: string issuer = 3;
+   */
+  issuer: string;
+
+  /**
+   * Of the identity.
+   *
+   * @generated from field: string subject = 4;
+   */
+  subject: string;
+
+  /**
+   * `name` of the client's clientInfo.
+   *
+   * @generated from field: string client_name = 5;
+   */
+  clientName: string;
+
+  /**
+   * `version` of the client's clientInfo.
+   *
+   * @generated from field: string client_version = 6;
+   */
+  clientVersion: string;
+
+  /**
+   * Negotiated MCP revision.
+   *
+   * @generated from field: string protocol_version = 7;
+   */
+  protocolVersion: string;
+
+  /**
+   * When it was opened; absent when the proxy does not know.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 8;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Its last request.
+   *
+   * @generated from field: google.protobuf.Timestamp last_use_time = 9;
+   */
+  lastUseTime?: Timestamp | undefined;
+
+  /**
+   * Ids of the proxies that hold it in memory, sorted. Each speaks for itself alone: of a report only the sender's own id counts, and
+   * of one that is not shared each session is the sender's.
+   *
+   * @generated from field: repeated string proxies = 10;
+   */
+  proxies: string[];
+
+  /**
+   * Open streams to the client; the sum over all proxies.
+   *
+   * @generated from field: uint32 streams = 11;
+   */
+  streams: number;
+
+  /**
+   * Calls in flight; the sum over all proxies.
+   *
+   * @generated from field: uint32 calls = 12;
+   */
+  calls: number;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.SessionInfo.
+ * Use `create(SessionInfoSchema)` to create a new message.
+ */
+export const SessionInfoSchema: GenMessage<SessionInfo> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 20);
 
 /**
  * Why a snapshot was refused.
@@ -827,7 +1112,7 @@ export const NackReasonSchema: GenEnum<NackReason> = /*@__PURE__*/
  */
 export const DiscoveryService: GenService<{
   /**
-   * Snapshots down; acknowledgements and reports up.
+   * Snapshots and questions down; acknowledgements, reports and answers up.
    *
    * @generated from rpc vmcp.discovery.v1.DiscoveryService.StreamSnapshots
    */

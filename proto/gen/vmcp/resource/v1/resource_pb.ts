@@ -10,6 +10,8 @@ import type { Backend } from "./backend_pb.ts";
 import { file_vmcp_resource_v1_backend } from "./backend_pb.ts";
 import type { Group } from "./group_pb.ts";
 import { file_vmcp_resource_v1_group } from "./group_pb.ts";
+import type { Revocation } from "./revocation_pb.ts";
+import { file_vmcp_resource_v1_revocation } from "./revocation_pb.ts";
 import type { AuthPolicy, VirtualServer } from "./virtual_server_pb.ts";
 import { file_vmcp_resource_v1_virtual_server } from "./virtual_server_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -18,16 +20,16 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file vmcp/resource/v1/resource.proto.
  */
 export const file_vmcp_resource_v1_resource: GenFile = /*@__PURE__*/
-  fileDesc("Ch92bWNwL3Jlc291cmNlL3YxL3Jlc291cmNlLnByb3RvEhB2bWNwLnJlc291cmNlLnYxIuoCCghSZXNvdXJjZRIMCgRuYW1lGAEgASgJEhAKCHJldmlzaW9uGAIgASgEEgwKBGV0YWcYAyABKAkSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgVncm91cBgIIAEoCzIXLnZtY3AucmVzb3VyY2UudjEuR3JvdXBIABIsCgdiYWNrZW5kGAkgASgLMhkudm1jcC5yZXNvdXJjZS52MS5CYWNrZW5kSAASOQoOdmlydHVhbF9zZXJ2ZXIYCiABKAsyHy52bWNwLnJlc291cmNlLnYxLlZpcnR1YWxTZXJ2ZXJIABIzCgthdXRoX3BvbGljeRgLIAEoCzIcLnZtY3AucmVzb3VyY2UudjEuQXV0aFBvbGljeUgAQgYKBHNwZWNiBnByb3RvMw", [file_google_protobuf_timestamp, file_vmcp_resource_v1_backend, file_vmcp_resource_v1_group, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("Ch92bWNwL3Jlc291cmNlL3YxL3Jlc291cmNlLnByb3RvEhB2bWNwLnJlc291cmNlLnYxIp4DCghSZXNvdXJjZRIMCgRuYW1lGAEgASgJEhAKCHJldmlzaW9uGAIgASgEEgwKBGV0YWcYAyABKAkSLwoLY3JlYXRlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgVncm91cBgIIAEoCzIXLnZtY3AucmVzb3VyY2UudjEuR3JvdXBIABIsCgdiYWNrZW5kGAkgASgLMhkudm1jcC5yZXNvdXJjZS52MS5CYWNrZW5kSAASOQoOdmlydHVhbF9zZXJ2ZXIYCiABKAsyHy52bWNwLnJlc291cmNlLnYxLlZpcnR1YWxTZXJ2ZXJIABIzCgthdXRoX3BvbGljeRgLIAEoCzIcLnZtY3AucmVzb3VyY2UudjEuQXV0aFBvbGljeUgAEjIKCnJldm9jYXRpb24YDCABKAsyHC52bWNwLnJlc291cmNlLnYxLlJldm9jYXRpb25IAEIGCgRzcGVjYgZwcm90bzM", [file_google_protobuf_timestamp, file_vmcp_resource_v1_backend, file_vmcp_resource_v1_group, file_vmcp_resource_v1_revocation, file_vmcp_resource_v1_virtual_server]);
 
 /**
- * Anything an operator declares.
+ * Anything an operator declares, and what operators have revoked.
  *
  * @generated from message vmcp.resource.v1.Resource
  */
 export type Resource = Message<"vmcp.resource.v1.Resource"> & {
   /**
-   * `groups/{group}`, `groups/{group}/backends/{backend}`, `virtualServers/{name}` or `authPolicies/{name}`.
+   * `groups/{group}`, `groups/{group}/backends/{backend}`, `virtualServers/{name}`, `authPolicies/{name}` or `revocations/{id}`.
    *
    * @generated from field: string name = 1;
    */
@@ -98,6 +100,14 @@ export type Resource = Message<"vmcp.resource.v1.Resource"> & {
      */
     value: AuthPolicy;
     case: "authPolicy";
+  } | {
+    /**
+     * For `revocations/{id}`.
+     *
+     * @generated from field: vmcp.resource.v1.Revocation revocation = 12;
+     */
+    value: Revocation;
+    case: "revocation";
   } | { case: undefined; value?: undefined };
 };
 
