@@ -17,6 +17,8 @@ export interface TwoUserGateway extends AsyncDisposable {
   /** Of the virtual server `team`; `other` has the same backends. */
   readonly url: string;
   readonly serving: Serving;
+  /** Changes parts of what is served, as a snapshot would. */
+  setRuntime(changes: Partial<Runtime>): void;
 }
 
 export interface TwoUserOptions {
@@ -69,7 +71,14 @@ export async function startTwoUserGateway(
     ...options.runtime,
   };
   const owned = stack.move();
-  return { url: `${serving.address}/team/mcp`, serving, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  return {
+    url: `${serving.address}/team/mcp`,
+    serving,
+    setRuntime(changes) {
+      runtime = { ...runtime, ...changes };
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 }
 
 const authenticate: Authenticate = ({ "x-user": user, "x-token": token }) => {
