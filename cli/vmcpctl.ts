@@ -6,6 +6,7 @@ import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
 import { kindsHelp } from "./vmcpctl/kinds.ts";
 import { formats, standardOutput } from "./vmcpctl/output.ts";
+import { keysLast } from "./vmcpctl/session-keys.ts";
 
 const output = standardOutput();
 
@@ -18,7 +19,7 @@ const noWait = () => new Option("--no-wait", "do not wait for the proxies");
 const dryRun = () => new Option("--dry-run", "check, show what would change, and change nothing").default(false);
 
 const program = new Command("vmcpctl")
-  .description("Declare groups, backends, virtual servers and auth policies, and see what the proxies make of them")
+  .description("Declare groups, backends, virtual servers and auth policies, see what the proxies make of them, and end sessions")
   .version(softwareVersion)
   .addOption(new Option("--server <host:port>", "control plane").env("VMCP_SERVER").default("127.0.0.1:7400"))
   .addOption(new Option("--request-timeout <duration>", "deadline of one call").argParser(parseMs).default(10_000, "10s"))
@@ -105,6 +106,45 @@ program
     ),
   );
 
+const session = program.command("session").description("the sessions of MCP clients");
+
+session
+  .command("list")
+  .description("sessions as the connected proxies know them, those used last first")
+  .option("--virtual-server <name>", "only those of this virtual server")
+  .option("--subject <subject>", "only those of identities with this subject")
+  .addOption(new Option("--limit <number>", "at most so many").argParser(parseLimit).default(100))
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/session-list.ts")).listSessions({ ...globals(), ...options }, output)),
+  );
+
+session
+  .command("revoke [key...]")
+  .description("end sessions on every proxy, for good: some, those of an identity, or all")
+  .option("--subject <subject>", "all sessions of this identity")
+  .option("--issuer <issuer>", "with --subject: only of this issuer")
+  .option("--all", "all sessions", false)
+  .option("--virtual-server <name>", "with --all: only those of this virtual server")
+  .option("--reason <text>", "why, for the history", "")
+  .addOption(format())
+  .addOption(dryRun())
+  .addOption(wait())
+  .addOption(noWait())
+  .addHelpText(
+    "after",
+    `\nKEY is as "session list" shows it, or its first 6 characters or more; one that begins with - is named after --.`,
+  )
+  .action(async (keys, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/session-revoke.ts")).revokeSessions(
+        keys,
+        { ...globals(), ...options, wait: waitMs(options) },
+        output,
+      ),
+    ),
+  );
+
 program
   .command("version")
   .description("versions of this program and of the control plane")
@@ -142,6 +182,12 @@ function waitMs({ wait: chosen }: OptionValues): number | undefined {
   return typeof chosen === "number" ? chosen : undefined;
 }
 
+function parseLimit(text: string): number {
+  const limit = Number(text);
+  if (!/^\d+$/.test(text) || limit < 1 || limit > 1000) throw new InvalidArgumentError("expected a whole number from 1 to 1000.");
+  return limit;
+}
+
 function parseMs(text: string): number {
   const ms = parseDurationMs(text);
   if (ms === undefined || ms < 1 || ms > 86_400_000) {
@@ -158,7 +204,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 
 try {
   if (process.argv.length <= 2) program.outputHelp();
-  else await program.parseAsync();
+  else await program.parseAsync(keysLast(process.argv));
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   else complain(error, { exitCode: exitCodes.failure, asJson: false });

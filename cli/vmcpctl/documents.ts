@@ -1,9 +1,10 @@
-// Resources as the YAML that `vmcpctl apply` takes back.
+// Resources as the YAML that `vmcpctl apply` takes back; revocations, which are not applied, in the same form.
 import { toJson } from "@bufbuild/protobuf";
 import { stringify } from "yaml";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { GroupSchema } from "../../proto/gen/vmcp/resource/v1/group_pb.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { RevocationSchema } from "../../proto/gen/vmcp/resource/v1/revocation_pb.ts";
 import { AuthPolicySchema, VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 
 /** One document, `kind` first. */
@@ -19,6 +20,8 @@ function toDocument({ name, spec }: Resource): Record<string, unknown> {
       return { kind: "VirtualServer", ...asObject(toJson(VirtualServerSchema, spec.value)) };
     case "authPolicy":
       return { kind: "AuthPolicy", name: last, ...asObject(toJson(AuthPolicySchema, spec.value)) };
+    case "revocation":
+      return { kind: "Revocation", name: last, ...asObject(toJson(RevocationSchema, spec.value)) };
     default:
       return { name };
   }

@@ -10,7 +10,7 @@ import { isResourceKind, parseTarget, type ResourceKind } from "./kinds.ts";
 import { type Found, find, listAll } from "./lookup.ts";
 import { type Format, json, type Output } from "./output.ts";
 import { proxyStatus } from "./proxies.ts";
-import { authPolicyTable, backendTable, groupTable, virtualServerTable } from "./resource-tables.ts";
+import { authPolicyTable, backendTable, groupTable, revocationTable, virtualServerTable } from "./resource-tables.ts";
 import { getView } from "./views.ts";
 
 export interface GetOptions extends GlobalOptions {
@@ -88,6 +88,8 @@ async function tableOf(options: { connection: Connection; kind: ResourceKind; fo
       return virtualServerTable(found.resources, nowMs);
     case "authPolicies":
       return authPolicyTable(found.resources, nowMs);
+    case "revocations":
+      return revocationTable(found.resources, nowMs);
     case "backends": {
       const { proxies } = await connection.admin.listProxies({}, connection.deadline());
       return backendTable(backendRows(found.resources, proxies));

@@ -8,6 +8,7 @@ for (const [text, kind] of [
   ["WL", "backends"],
   ["px", "proxies"],
   ["resources", "resources"],
+  ["revocation", "revocations"],
 ] as const) {
   test(`"${text}" is ${kind}`, () => assert.equal(parseKind(text), kind));
 }
@@ -19,6 +20,7 @@ for (const [first, second, kind, name] of [
   ["virtualServers/dev", undefined, "virtualServers", "dev"],
   ["groups/g/backends/b", undefined, "backends", "g/b"],
   ["be", "g/b", "backends", "g/b"],
+  ["revocations/r7", undefined, "revocations", "r7"],
 ] as const) {
   test(`"${first} ${second ?? ""}" means ${kind} ${name ?? "all"}`, () =>
     assert.deepEqual(parseTarget(first, second), { kind, name }));

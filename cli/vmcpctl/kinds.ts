@@ -2,7 +2,7 @@
 import { ExitError, exitCodes } from "../exit-codes.ts";
 
 /** Collections of declared resources, as the admin API names them. */
-export type ResourceKind = "groups" | "backends" | "virtualServers" | "authPolicies";
+export type ResourceKind = "groups" | "backends" | "virtualServers" | "authPolicies" | "revocations";
 
 /** Everything that `get` knows. */
 export type AnyKind = ResourceKind | "proxies" | "tools" | "prompts" | "resources";
@@ -12,11 +12,20 @@ const aliases: Readonly<Record<AnyKind, readonly string[]>> = {
   backends: ["backend", "be", "workload", "workloads", "wl"],
   virtualServers: ["virtualserver", "virtualservers", "vs"],
   authPolicies: ["authpolicy", "authpolicies", "ap"],
+  revocations: ["revocation", "rv"],
   proxies: ["proxy", "px"],
   tools: ["tool"],
   prompts: ["prompt"],
   resources: ["resource"],
 };
+
+const resourceKinds: ReadonlySet<AnyKind> = new Set([
+  "groups",
+  "backends",
+  "virtualServers",
+  "authPolicies",
+  "revocations",
+] satisfies ResourceKind[]);
 
 export const kindsHelp = `kinds: ${Object.entries(aliases)
   .map(([kind, others]) => `${kind.toLowerCase()} (${others.filter((name) => name !== kind.toLowerCase()).join(", ")})`)
@@ -43,7 +52,7 @@ export function parseResourceKind(text: string): ResourceKind {
 }
 
 export function isResourceKind(kind: AnyKind): kind is ResourceKind {
-  return kind === "groups" || kind === "backends" || kind === "virtualServers" || kind === "authPolicies";
+  return resourceKinds.has(kind);
 }
 
 export interface Target {

@@ -36,6 +36,17 @@ export function authPolicyTable(policies: readonly Resource[], nowMs: number): s
   return table(["NAME", "INCOMING", "OUTGOING", "REVISION", "AGE"], rows);
 }
 
+export function revocationTable(revocations: readonly Resource[], nowMs: number): string {
+  const rows = revocations.flatMap(({ name, spec, revision, createTime }) => {
+    if (spec.case !== "revocation") return [];
+    const { session, issuer, subject, virtualServer, reason } = spec.value;
+    const what = session === "" ? (subject === "" ? "all sessions" : `subject ${subject}`) : `session ${session}`;
+    const within = [issuer, virtualServer].filter((part) => part !== "").map((part) => ` of ${part}`);
+    return [[shortName(name), what + within.join(""), `r${revision}`, age(ms(createTime), nowMs), reason]];
+  });
+  return table(["NAME", "REVOKES", "EPOCH", "AGE", "REASON"], rows);
+}
+
 export function backendTable(rows: readonly BackendRow[]): string {
   const cells = rows.map(({ name, transport, state, era, tools, resources, prompts, address }) => {
     const counts = state === "" ? ["", "", ""] : [tools, resources, prompts].map(String);

@@ -1,0 +1,61 @@
+// `vmcpctl session list`: the client sessions, as the connected proxies tell when they are asked.
+import { toJson } from "@bufbuild/protobuf";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { stringify } from "yaml";
+import { ListSessionsResponseSchema } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import type { SessionInfo } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { exitCodes } from "../exit-codes.ts";
+import { connect, type GlobalOptions } from "./connection.ts";
+import { type Format, json, type Output } from "./output.ts";
+import { age, plain, table } from "./table.ts";
+
+export interface SessionListOptions extends GlobalOptions {
+  readonly output: Format;
+  readonly virtualServer?: string | undefined;
+  readonly subject?: string | undefined;
+  /** 1 to 1000. */
+  readonly limit: number;
+}
+
+/** Returns the exit code. What could not be learned is said on standard error. */
+export async function listSessions(options: SessionListOptions, output: Output): Promise<number> {
+  const { virtualServer = "", subject = "", limit } = options;
+  using connection = connect(options);
+  const response = await connection.admin.listSessions({ virtualServer, subject, limit }, connection.deadline());
+  const { sessions, missing, unable, hasMore } = response;
+  if (options.output === "json") output.data(json(toJson(ListSessionsResponseSchema, response)));
+  else if (options.output === "yaml") output.data(stringify(toJson(ListSessionsResponseSchema, response), { lineWidth: 0 }));
+  else if (options.output === "name") output.data(sessions.map(({ key }) => `${key}\n`).join(""));
+  else output.data(sessionTable(sessions, Date.now()));
+  if (hasMore) output.note(`there are more than these ${sessions.length}, which were used last; see --limit\n`);
+  if (missing.length > 0) output.note(`${missingText(missing)}\n`);
+  if (unable.length > 0) output.note(plain(`of a version that can't be asked: ${unable.join(", ")}`).concat("\n"));
+  return exitCodes.ok;
+}
+
+/** What an operator must know about a list that proxies are missing from. */
+export function missingText(missing: readonly string[]): string {
+  return plain(`no answer from ${missing.join(", ")}; what only they know is not here`);
+}
+
+function sessionTable(sessions: readonly SessionInfo[], nowMs: number): string {
+  const rows = sessions.map((session) => [
+    session.key,
+    session.virtualServer,
+    session.subject,
+    session.issuer,
+    `${session.clientName} ${session.clientVersion}`.trim(),
+    session.protocolVersion,
+    age(ms(session.createTime), nowMs),
+    age(ms(session.lastUseTime), nowMs),
+    String(session.streams),
+    String(session.calls),
+    session.proxies.join(", "),
+  ]);
+  const headings = ["KEY", "SERVER", "SUBJECT", "ISSUER", "CLIENT", "PROTOCOL", "AGE", "IDLE", "STREAMS", "CALLS", "PROXIES"];
+  return table(headings, rows);
+}
+
+function ms(time: Timestamp | undefined): number | undefined {
+  return time === undefined ? undefined : timestampMs(time);
+}
