@@ -2,6 +2,7 @@
 // did not hold.
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
+import { publicKeyOf } from "../../data-plane/session/session-ids.ts";
 import { mcpHeaders, openRawSession, send } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { checkLedgers } from "../support/ledger.ts";
@@ -117,9 +118,10 @@ async function redisFails(what: "killed" | "frozen", random: Random, size: "shor
   return `sessions paused for ${Math.round(pauseMs)} ms, ${lost} of ${all} lost, ${ended.length + revoked.length} that had ended stayed so`;
 }
 
+/** By the operator, who knows sessions by their keys. */
 async function revoke({ mesh }: Fleet, ids: readonly string[]): Promise<void> {
-  void mesh;
-  void ids;
+  const { code, stdout, stderr } = await mesh.ctl("session", "revoke", ...ids.map(publicKeyOf));
+  assert.equal(code, 0, stdout + stderr);
 }
 
 function headersOf(id: string): Record<string, string> {
