@@ -82,6 +82,7 @@ export interface BackendOptions {
 }
 
 const notifyMs = 5_000;
+const goodbyeMs = 5_000;
 const problemsShown = 10;
 
 // Long enough for a server that is just coming back, apart enough that calls which failed together do not come together again.
@@ -253,7 +254,8 @@ export function createBackend(options: BackendOptions): Backend {
       isRetired = true;
       const ended = catalogs[Symbol.asyncDispose]();
       breaker[Symbol.dispose]();
-      await legs[Symbol.asyncDispose]();
+      // Goodbyes to a server that does not answer are not waited for one by one.
+      await Promise.race([legs[Symbol.asyncDispose](), sleep(goodbyeMs, undefined, { ref: false })]);
       await connector.close();
       await ended;
     },

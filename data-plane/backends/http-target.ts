@@ -2,6 +2,7 @@
 import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import { createTurnstile } from "./turnstile.ts";
 
 /** Connections to one origin. */
 export interface HttpPool extends Pool {
@@ -17,6 +18,8 @@ export interface HttpTarget {
   readonly path: string;
   readonly credential: ShowCredential;
   readonly log: Log;
+  /** Runs the work that ends a session, a few at a time: thousands may end in the same moment. */
+  ending<T>(work: () => Promise<T>): Promise<T>;
   /** Drops every connection. */
   close(): Promise<void>;
 }
@@ -26,6 +29,8 @@ const settings = { connect: { timeout: 2_000 }, headersTimeout: 0, bodyTimeout: 
 
 /** Calls that one backend may have in flight. */
 export const callsMax = 256;
+
+const endingsMax = 16;
 
 /** Nothing is opened before the first request. */
 export function createHttpTarget({ url, credential, log }: { url: string; credential: ShowCredential; log: Log }): HttpTarget {
@@ -39,6 +44,7 @@ export function createHttpTarget({ url, credential, log }: { url: string; creden
     path: pathname + search,
     credential,
     log,
+    ending: createTurnstile(endingsMax),
     async close() {
       await Promise.all([calls.destroy(), streams.destroy()]);
     },

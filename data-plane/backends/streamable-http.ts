@@ -163,11 +163,13 @@ export async function openSessionLeg(
   async function endSession(): Promise<void> {
     if (sessionId === undefined) return;
     const ending = { ...headers, "mcp-session-id": sessionId };
-    const request = { path, method: "DELETE", headers: ending, signal: AbortSignal.timeout(closeMs) } as const;
-    await calls.request(request).then(
-      ({ body }) => body.dump(),
-      () => undefined,
-    );
+    await target.ending(async () => {
+      const request = { path, method: "DELETE", headers: ending, signal: AbortSignal.timeout(closeMs) } as const;
+      await calls.request(request).then(
+        ({ body }) => body.dump(),
+        () => undefined, // it ends by itself one day
+      );
+    });
   }
 
   const facts = resumed
