@@ -2,7 +2,7 @@
 import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
 import type { ShowCredential } from "../outgoing-auth/strategy.ts";
-import { createTurnstile } from "./turnstile.ts";
+import { createTurnstile } from "../session/turnstile.ts";
 
 /** Connections to one origin. */
 export interface HttpPool extends Pool {

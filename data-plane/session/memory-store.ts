@@ -50,13 +50,14 @@ export function createMemoryStore({ nowMs = () => performance.now(), onEvent }: 
       const createdMs = Date.now();
       const stored = { record, version: 1, createdMs, endMs: createdMs + absoluteMs };
       records.set(key, { ...stored, lastMs: now + absoluteMs, idleEndMs: now + pendingMs });
-      return { ...stored, leftMs: absoluteMs };
+      return { ...stored, idleLeftMs: pendingMs, leftMs: absoluteMs };
     },
     async read(key) {
       const kept = alive(key);
       if (!kept) return undefined;
-      const { record, version, createdMs, endMs, lastMs } = kept;
-      return { record, version, createdMs, endMs, leftMs: lastMs - nowMs() };
+      const { record, version, createdMs, endMs, lastMs, idleEndMs } = kept;
+      const now = nowMs();
+      return { record, version, createdMs, endMs, idleLeftMs: idleEndMs - now, leftMs: lastMs - now };
     },
     async write(key, before, record) {
       const kept = alive(key);

@@ -42,6 +42,8 @@ export interface StoredRecord {
   /** When it was created and when it ends at the latest, milliseconds since 1970, by the store's clock. */
   readonly createdMs: number;
   readonly endMs: number;
+  /** How long it lives if nobody uses it, milliseconds from when it was read. */
+  readonly idleLeftMs: number;
   /** How long it can live at most, milliseconds from when it was read. */
   readonly leftMs: number;
 }

@@ -78,18 +78,19 @@ export function createRedisStore({
     return asked(() => work().catch(work));
   }
 
-  function seal(key: string, { record, version, createdMs, endMs }: Omit<StoredRecord, "leftMs">): string {
+  function seal(key: string, { record, version, createdMs, endMs }: Omit<StoredRecord, "leftMs" | "idleLeftMs">): string {
     return sealer.seal(Buffer.from(`${createdMs} ${writeRecord(record)}`), contextOf(key, version, endMs));
   }
 
-  function open(key: string, [version, end, data, seconds, microseconds]: Found): StoredRecord | undefined {
+  function open(key: string, [version, end, data, seconds, microseconds, idleLeftMs]: Found): StoredRecord | undefined {
     const text = sealer.open(data, contextOf(key, version, end))?.toString();
     const space = text?.indexOf(" ") ?? 0;
     const record = text && readRecord(text.slice(space));
     if (!record) return undefined;
     const endMs = Number(end);
     const createdMs = Number(text.slice(0, space));
-    return { record, version: Number(version), createdMs, endMs, leftMs: endMs - toMs(seconds, microseconds) };
+    const leftMs = endMs - toMs(seconds, microseconds);
+    return { record, version: Number(version), createdMs, endMs, idleLeftMs, leftMs };
   }
 
   async function tell(event: StoreEvent): Promise<void> {
@@ -104,7 +105,7 @@ export function createRedisStore({
         const createdMs = toMs(seconds, microseconds);
         const stored = { record, version: 1, createdMs, endMs: createdMs + absoluteMs };
         await client.vmcpCreate(recordKey(key), stored.endMs, seal(key, stored), Math.min(pendingMs, absoluteMs));
-        return { ...stored, leftMs: absoluteMs };
+        return { ...stored, idleLeftMs: pendingMs, leftMs: absoluteMs };
       });
     },
     async read(key) {
@@ -162,7 +163,7 @@ export function createRedisStore({
   };
 }
 
-type Found = [version: string, end: string, data: string, seconds: string, microseconds: string];
+type Found = [version: string, end: string, data: string, seconds: string, microseconds: string, idleLeftMs: number];
 
 interface Scripts {
   vmcpCreate(key: string, endMs: number, data: string, idleMs: number): Promise<number>;
@@ -188,7 +189,7 @@ const scripts: Readonly<Record<keyof Scripts, string>> = {
     local found = redis.call('HMGET', KEYS[1], 'v', 'until', 'data')
     if not (found[1] and found[2] and found[3]) then return false end
     local now = redis.call('TIME')
-    return {found[1], found[2], found[3], now[1], now[2]}`,
+    return {found[1], found[2], found[3], now[1], now[2], redis.call('PTTL', KEYS[1])}`,
   vmcpWrite: `
     local version = redis.call('HGET', KEYS[1], 'v')
     if not version then return 'gone' end

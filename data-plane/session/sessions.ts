@@ -11,6 +11,7 @@ import { type RecordStore, type StoredRecord, type StoreEvent, StoreUnavailableE
 import type { Revocable } from "./revocations.ts";
 import { type Session, SessionEndedError } from "./session.ts";
 import { createSessionIds } from "./session-ids.ts";
+import { createTurnstile } from "./turnstile.ts";
 
 /** Who asks for a session, and where. */
 export interface Caller {
@@ -108,6 +109,8 @@ interface Entry {
   /** Its client has not come back since it opened it, which was so long before. */
   pendingUntilMs: number | undefined;
   checking: Promise<boolean> | undefined;
+  /** It waits for its turn to be let go of. */
+  isLetGo: boolean;
   changing: Promise<void>;
 }
 
@@ -116,6 +119,8 @@ const watchMs = 1_000;
 const watchedMax = 500;
 // A store is told of uses not more often than this part of the time after which a session is idle.
 const touchedEvery = 0.1;
+// Thousands may be idle in the same moment.
+const lettingGoMax = 32;
 const endedMax = 20_000;
 const changesMax = 8;
 const listedAtOnce = 100;
@@ -138,6 +143,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const loading = new Map<string, Promise<StoredRecord | undefined>>();
   // A store may remember what was ended: one that failed over to a copy that had not heard of it.
   const ended = new Set<string>();
+  const inLine = createTurnstile(lettingGoMax);
   const watch = setInterval(lookAfter, watchMs).unref();
 
   function take(id: string, key: string, facts: Omit<SessionFacts, "era">, stored: StoredRecord): Entry | undefined {
@@ -152,6 +158,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       endsAtMs: now + stored.leftMs,
       pendingUntilMs: undefined,
       checking: undefined,
+      isLetGo: false,
       changing: Promise.resolve(),
     };
     entries.set(key, entry);
@@ -311,8 +318,12 @@ export function createSessions(options: SessionsOptions): Sessions {
   async function letGo(session: Session): Promise<void> {
     if (!store.isShared) return finish(session);
     const entry = entries.get(session.key);
-    const isThere = entry && (await check(entry).catch(() => true));
-    if (isThere) local.end(session, "elsewhere");
+    if (!entry || entry.isLetGo) return;
+    entry.isLetGo = true;
+    const isThere = await inLine(() => check(entry)).catch(() => false);
+    entry.isLetGo = false;
+    // Others use it. Where nobody does, it is kept until it is over: whoever used it last says goodbye to its backends.
+    if (isThere && entry.stored.idleLeftMs > 2 * touchedEvery * idleMs) local.end(session, "elsewhere");
   }
 
   /** Sessions that are used without requests: they stay alive, and are looked at as requests would. */
