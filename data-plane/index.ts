@@ -1,6 +1,7 @@
 // The door of the data plane, and the only file that knows all its rooms.
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
+import { collectSooner } from "./collect-sooner.ts";
 import { emptyRuntime, type SnapshotRefusedError } from "./runtime.ts";
 import { type ServingOptions, startServing } from "./serving.ts";
 import { openKeyRing } from "./session/key-ring.ts";
@@ -35,6 +36,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const { log } = options;
   await using stack = new AsyncDisposableStack();
   const keys = stack.use(openKeyRing({ env: process.env, isShared: options.session?.redis !== undefined, log }));
+  stack.use(collectSooner());
   let live: Live | undefined;
   let sync: Sync | undefined;
   const serving = stack.use(await startServing(options, { keys, runtime: () => live?.runtime ?? emptyRuntime }));

@@ -31,7 +31,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
   ],
   "data-plane": [
     ["index"],
-    ["serving"],
+    ["serving", "collect-sooner"],
     ["sync", "ingress"],
     ["methods"],
     ["runtime"],

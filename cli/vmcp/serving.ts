@@ -1,5 +1,4 @@
 // What `serve` and `proxy` share: the options of a listening proxy, and its start.
-import { setFlagsFromString } from "node:v8";
 import {
   type DataPlane,
   type DataPlaneOptions,
@@ -34,8 +33,6 @@ export async function startProxy(
   options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
 ): Promise<DataPlane> {
   const { host, port } = chosen;
-  // Sessions are much live memory and calls are little garbage: the heap is collected before it is twice what lives.
-  setFlagsFromString("--optimize-for-size");
   // Nobody waits for it, so nobody is hurt but whoever it was for; all others need the process.
   process.on("unhandledRejection", (error) => options.log.error({ err: error }, "something failed that nobody waited for"));
   try {
