@@ -37,7 +37,7 @@ export function readRedisAddress(text: string, env: Readonly<Record<string, stri
   if (kind === "cluster" && db !== "0") throw new RedisAddressError("a Redis cluster has only database 0");
   if (kind === "single" && hosts.includes(","))
     throw new RedisAddressError(`several hosts need +sentinel or +cluster; ${wanted}`);
-  const [username, password] = user === undefined ? [] : user.split(/:(.*)/s).map(decodeURIComponent);
+  const [username, password] = user === undefined ? [] : user.split(/:(.*)/s).map(decoded);
   return {
     kind: kind as RedisAddress["kind"],
     nodes: hosts.split(",").map((host) => readNode(host, isSentinel ? 26379 : 6379)),
@@ -47,6 +47,14 @@ export function readRedisAddress(text: string, env: Readonly<Record<string, stri
     username: username || undefined,
     password: password || passwordOf(env),
   };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new RedisAddressError(`the user in the address of Redis is not percent-encoded; ${wanted}`);
+  }
 }
 
 function readNode(text: string, portDefault: number): { host: string; port: number } {
