@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, request as rpcRequest } from "../mcp/json-rpc.ts";
 import { isSessionVersion } from "../mcp/versions.ts";
+import { UnboundCallerError } from "../session/binding.ts";
 import { StoreUnavailableError } from "../session/record-store.ts";
 import { notifySession, type Session } from "../session/session.ts";
 import type { Sessions } from "../session/sessions.ts";
@@ -103,6 +104,7 @@ async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> 
   try {
     await openSession({ ...exchange, open: sessions.open }, read);
   } catch (error) {
+    if (error instanceof UnboundCallerError) return refuse(response, 403, error.message);
     if (!(error instanceof StoreUnavailableError)) throw error;
     refuseUnavailable(response);
   }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { createKey, type Keys, oneKey } from "../mcp/seal.ts";
-import { type Bound, createBinder, encode } from "./binding.ts";
+import { type Bound, createBinder, encode, UnboundCallerError } from "./binding.ts";
 
 const secret = randomBytes(32);
 const keys = oneKey(secret);
@@ -60,10 +60,10 @@ test("a session that nobody was asked for is not that of a caller with a name", 
 
 test("callers who can't be told from others get no session", () => {
   const bind = (identity: Partial<Identity>) => () => byToken.bind({ ...bound, identity: { ...ada, ...identity } });
-  assert.throws(bind({ issuer: "" }), TypeError);
-  assert.throws(bind({ subject: "a\nb" }), TypeError);
-  assert.throws(bind({ subject: "x".repeat(1_025) }), TypeError);
-  assert.throws(bind({ tokenDigest: "" }), TypeError);
+  assert.throws(bind({ issuer: "" }), UnboundCallerError);
+  assert.throws(bind({ subject: "a\nb" }), UnboundCallerError);
+  assert.throws(bind({ subject: "x".repeat(1_025) }), UnboundCallerError);
+  assert.throws(bind({ tokenDigest: "" }), UnboundCallerError);
 });
 
 test("no part of a binding can be changed, and one of a key that is gone is good for nobody", () => {

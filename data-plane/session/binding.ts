@@ -26,8 +26,13 @@ export interface Bound {
   readonly identity: Identity;
 }
 
+/** The caller can't be told from others: without a name, or without a token in the mode that binds to tokens. */
+export class UnboundCallerError extends Error {
+  override name = "UnboundCallerError";
+}
+
 export interface Binder {
-  /** Throws when the caller can't be told from others: without a name, or without a token in the mode that binds to tokens. */
+  /** Throws UnboundCallerError. */
   bind(bound: Bound): Binding;
   /** Whether the session is this caller's; "unknown_key" when nobody can tell any more. Never throws. */
   check(binding: Binding, bound: Bound): "match" | "mismatch" | "unknown_key";
@@ -39,7 +44,7 @@ export function createBinder({ keys, mode }: { keys: Keys; mode: "identity" | "t
     bind(bound) {
       const own = bound.identity.isAnonymous ? "anonymous" : mode;
       const problem = problemOf(own, bound.identity);
-      if (problem) throw new TypeError(`a session can't be bound to a caller ${problem}`);
+      if (problem) throw new UnboundCallerError(`a session can't be bound to a caller ${problem}`);
       const { active } = keys;
       const salt = randomBytes(16).toString("base64url");
       const tag = tagOf(active.derive("binding"), own, salt, bound).toString("base64url");

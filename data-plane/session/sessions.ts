@@ -20,7 +20,7 @@ export interface Caller {
 }
 
 export interface Sessions extends AsyncDisposable {
-  /** Opens a session; undefined when there is no room. Throws StoreUnavailableError. */
+  /** Opens a session; undefined when there is no room. Throws StoreUnavailableError or UnboundCallerError. */
   open(facts: Omit<SessionFacts, "era">): Promise<Session | undefined>;
   /**
    * The session of this id, if it is this caller's; undefined says nothing of why not. At once when it is in hand and was looked at

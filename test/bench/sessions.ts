@@ -16,7 +16,7 @@ const { values } = parseArgs({
   options: { sessions: { type: "string", default: "10000" }, redis: { type: "boolean", default: false } },
 });
 const count = Number(values.sessions);
-const ttlMs = 60_000;
+const ttlMs = 120_000; // longer than it takes to open them all
 const rssMbMax = 512;
 const atOnce = 32;
 

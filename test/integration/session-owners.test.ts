@@ -150,6 +150,17 @@ test("a session of one virtual server is unknown on another, and goes on where i
   for (const gateway of replicas.all) assert.equal((await post(gateway, id, "alice", "ping")).status, 200);
 });
 
+test("a caller whose name could be taken for another's gets no session", { skip }, async () => {
+  await using replicas = await startReplicas();
+  const answer = await post(replicas.all[0], undefined, "x".repeat(1_025), "initialize", {
+    protocolVersion: "2025-11-25",
+    capabilities: {},
+    clientInfo: { name: "raw", version: "1" },
+  });
+  assert.equal(answer.status, 403);
+  assert.equal(answer.headers["mcp-session-id"], undefined);
+});
+
 test("a 33rd session of one caller ends the one unused for longest, and nobody else's", { skip }, async () => {
   await using replicas = await startReplicas();
   const bobs = await replicas.open("bob");
