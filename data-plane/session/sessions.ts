@@ -279,9 +279,18 @@ export function createSessions(options: SessionsOptions): Sessions {
         "a session was shown by another caller",
       );
     }
-    if (verdict === "unknown_key" || endsOnMismatch)
-      endKey(key).catch(() => log.warn({ session: key.slice(0, 10) }, "a session that should end may go on"));
+    if (verdict === "unknown_key" || endsOnMismatch) endAtOnce(key);
     return false;
+  }
+
+  /** Here whatever happens, and for the others as soon as they can be told. */
+  function endAtOnce(key: string): void {
+    remember(key);
+    const entry = entries.get(key);
+    if (entry) local.end(entry.session);
+    store
+      .remove(key)
+      .catch(() => log.warn({ session: key.slice(0, 10) }, "a session ended here only: the store is not available"));
   }
 
   /** What a caller is called in logs and in the store. */
