@@ -16,6 +16,7 @@ import type { Runtime } from "./runtime.ts";
 import { createBinder } from "./session/binding.ts";
 import { createCallerTokens } from "./session/caller-tokens.ts";
 import { createCallers } from "./session/callers.ts";
+import { isAsked, type ListedSession, listedAs, type SessionFilter } from "./session/listing.ts";
 import { createLocalSessions } from "./session/local-sessions.ts";
 import { createMemoryStore } from "./session/memory-store.ts";
 import type { Epoch } from "./session/record.ts";
@@ -24,7 +25,7 @@ import { readRedisAddress } from "./session/redis-address.ts";
 import type { RedisStoreOptions } from "./session/redis-store.ts";
 import { isRevoked } from "./session/revocations.ts";
 import type { Session } from "./session/session.ts";
-import { createSessions, isAsked, type ListedSession, listedAs, type SessionFilter, type Sessions } from "./session/sessions.ts";
+import { createSessions, type Sessions } from "./session/sessions.ts";
 import { createStreamIds } from "./session/stream-ids.ts";
 
 export interface ServingOptions {

@@ -1,10 +1,11 @@
 // The sessions of clients: bound to their callers, known to every replica through the record store, and in the hands of those
-// replicas that serve them.
+// replicas that serve them. Longer than most files here: what is in hand, what the store says and who may use it are one promise.
 import { createHmac } from "node:crypto";
 import type { Log } from "../../common/log.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import type { Keys } from "../mcp/seal.ts";
 import { type Binder, encode } from "./binding.ts";
+import { everything, factsOf, isAsked, type ListedSession, listedAs, type SessionFilter } from "./listing.ts";
 import { createLocalSessions, type SessionFacts } from "./local-sessions.ts";
 import { type Epoch, emptyState, type SessionRecord, type SessionState } from "./record.ts";
 import { type RecordStore, type StoredRecord, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
@@ -42,34 +43,6 @@ export interface Sessions extends AsyncDisposable {
   /** Those in hand here. */
   all(): Iterable<Session>;
   readonly size: number;
-}
-
-/** What is looked for; the filters hold together, and an empty text lets all through. */
-export interface SessionFilter {
-  readonly virtualServer: string;
-  readonly subject: string;
-  readonly keyPrefix: string;
-}
-
-/** A session as operators see it. */
-export interface ListedSession {
-  readonly key: string;
-  readonly virtualServer: string;
-  readonly issuer: string;
-  readonly subject: string;
-  /** JSON text of the client's clientInfo. */
-  readonly clientInfo: string;
-  readonly protocolVersion: string;
-  /** Milliseconds since 1970; undefined when not known. */
-  readonly createTimeMs: number | undefined;
-  /** The same; of one that is not held here, when it was created. */
-  readonly lastUseTimeMs: number;
-  /** Whether this replica has it in hand. */
-  readonly isHeld: boolean;
-  /** Open streams of this replica to the client. */
-  readonly streams: number;
-  /** Calls in flight in this replica. */
-  readonly calls: number;
 }
 
 export interface SessionsOptions {
@@ -458,28 +431,4 @@ export function createSessions(options: SessionsOptions): Sessions {
       await store[Symbol.asyncDispose]();
     },
   };
-}
-
-const everything: SessionFilter = { virtualServer: "", subject: "", keyPrefix: "" };
-
-type Held = Pick<ListedSession, "isHeld" | "streams" | "calls"> & { readonly lastUseTimeMs?: number };
-
-export function isAsked(session: ListedSession, { virtualServer, subject, keyPrefix }: SessionFilter): boolean {
-  return (
-    (virtualServer || session.virtualServer) === session.virtualServer &&
-    (subject || session.subject) === session.subject &&
-    session.key.startsWith(keyPrefix)
-  );
-}
-
-/** What is known here of the use of a session. */
-export function listedAs(session: Session | undefined): Held {
-  if (!session) return { isHeld: false, streams: 0, calls: 0 };
-  const lastUseTimeMs = Math.round(Date.now() - (performance.now() - session.usedAtMs));
-  return { isHeld: true, streams: session.stream === undefined ? 0 : 1, calls: session.calls.size, lastUseTimeMs };
-}
-
-function factsOf(key: string, { record, createdMs }: StoredRecord) {
-  const { virtualServer, issuer, subject, clientInfo, protocolVersion } = record;
-  return { key, virtualServer, issuer, subject, clientInfo, protocolVersion, createTimeMs: createdMs };
 }

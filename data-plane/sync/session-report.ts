@@ -8,7 +8,7 @@ import {
   type SessionsReport,
   SessionsReportSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
-import type { ListedSession, SessionFilter } from "../session/sessions.ts";
+import type { ListedSession, SessionFilter } from "../session/listing.ts";
 
 export interface SessionListing {
   /** Any order; what is beyond the limit is left out of the report. */

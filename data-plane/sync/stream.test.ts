@@ -16,7 +16,7 @@ import {
   type StreamSnapshotsResponseSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { addService } from "../../proto/grpc.ts";
-import type { ListedSession } from "../session/sessions.ts";
+import type { ListedSession } from "../session/listing.ts";
 import { createLive, type Live } from "./apply.ts";
 import type { ListSessions } from "./session-report.ts";
 import { startSync } from "./stream.ts";
