@@ -36,11 +36,11 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const { log } = options;
   await using stack = new AsyncDisposableStack();
   const keys = stack.use(openKeyRing({ env: process.env, isShared: options.session?.redis !== undefined, log }));
-  stack.use(collectSooner());
   let live: Live | undefined;
   let sync: Sync | undefined;
   const serving = stack.use(await startServing(options, { keys, runtime: () => live?.runtime ?? emptyRuntime }));
   const { sessions, relay, everyone, address, self } = serving;
+  stack.use(collectSooner({ sessions: () => sessions.size }));
   live = createLive({
     sessions: everyone,
     log,
