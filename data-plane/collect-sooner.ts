@@ -1,7 +1,7 @@
 // Keeps the process small while it is not busy with being fast. V8 lets garbage grow to the size of what lives before it collects,
 // which for ten thousand sessions is more than they need themselves. Collecting sooner all the time would cost more than half of a
-// call again, so it is done only beyond a bound, and only for as long as it helps. And once after most sessions ended: a process
-// that has little to do would keep what they left for hours.
+// call again, so it is done only beyond a bound, and only for as long as it helps. And after most sessions ended, a process that
+// has little to do would keep what they left for hours: it is collected then, and now and then while they say goodbye to backends.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
@@ -22,10 +22,12 @@ export function collectSooner(options: CollectSoonerOptions): Disposable {
   const { beyondBytes = 384 * 1024 * 1024, periodMs = 1_000, rssBytes = process.memoryUsage.rss } = options;
   const { sessions, setSooner = tellV8, collect = collectNow } = options;
   const hasEbbed = ebb();
+  let ebbLooks = 0; // how many looks are left of the time after that
   let soonerLooks = 0; // for how many looks it has been collected sooner
   let pauseLooks = 0; // for how many more it is left alone, because that was no help
   const timer = setInterval(() => {
-    if (hasEbbed(sessions())) collect();
+    if (hasEbbed(sessions())) ebbLooks = ebbLooksMax;
+    if (ebbLooks > 0 && ebbLooks-- % ebbEvery === 0) collect();
     if (pauseLooks > 0) return void pauseLooks--;
     if (rssBytes() > beyondBytes && soonerLooks < looksMax) {
       if (soonerLooks++ === 0) setSooner(true);
@@ -56,6 +58,8 @@ function ebb(): (now: number) => boolean {
 }
 
 const many = 1_000;
+const ebbLooksMax = 60;
+const ebbEvery = 10;
 const looksMax = 10;
 const pauseLooksMax = 30;
 
