@@ -76,6 +76,7 @@ function listening(command: Command): Command {
   return command
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--port <number>", "port to listen on; 0 takes a free one", parsePort, 4483)
+    .option("--public-url <url>", "where clients reach the proxies (default: as each client says)", parseOrigin)
     .option("--session-ttl <duration>", "end sessions unused for so long, such as 30m", parseTtl, 30 * 60_000)
     .option(
       "--session-max-age <duration>",

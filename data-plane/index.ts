@@ -2,15 +2,18 @@
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
 import { collectSooner } from "./collect-sooner.ts";
+import { createAuthenticators } from "./incoming-auth/registry.ts";
+import { type CredentialsOptions, createCredentials } from "./outgoing-auth/registry.ts";
+import { readRedisAddress } from "./redis/address.ts";
 import { emptyRuntime, type SnapshotRefusedError } from "./runtime.ts";
-import { type ServingOptions, startServing } from "./serving.ts";
+import { isLoopback, type ServingOptions, type SessionOptions, startServing } from "./serving.ts";
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
 import { type Sync, startSync } from "./sync/stream.ts";
 
+export { RedisAddressError } from "./redis/address.ts";
 export type { SnapshotRefusedError } from "./runtime.ts";
 export { KeyRingError } from "./session/key-ring.ts";
-export { RedisAddressError } from "./session/redis-address.ts";
 
 export interface DataPlaneOptions extends ServingOptions {
   /** Addresses of control planes. */
@@ -36,12 +39,15 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const { log } = options;
   await using stack = new AsyncDisposableStack();
   const keys = stack.use(openKeyRing({ env: process.env, isShared: options.session?.redis !== undefined, log }));
+  const credentials = stack.use(createCredentials({ log, keys, ...sharedTokens(options.session) }));
   let live: Live | undefined;
   let sync: Sync | undefined;
   const serving = stack.use(await startServing(options, { keys, runtime: () => live?.runtime ?? emptyRuntime }));
   const { sessions, relay, everyone, address, self } = serving;
   stack.use(collectSooner({ sessions: () => sessions.size }));
   live = createLive({
+    incoming: createAuthenticators({ log, isExposed: !isLoopback(options.host) }),
+    outgoing: credentials,
     sessions: everyone,
     log,
     onMessage: relay.outside,
@@ -71,5 +77,13 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
       await owned.disposeAsync();
       await running[Symbol.asyncDispose]();
     },
+  };
+}
+
+/** Where sessions are shared, tokens are too. Throws RedisAddressError. */
+function sharedTokens({ redis, redisPrefix }: SessionOptions = {}): Pick<CredentialsOptions, "redis"> {
+  if (redis === undefined) return {};
+  return {
+    redis: { address: readRedisAddress(redis, process.env), caFile: process.env.VMCP_REDIS_CA_FILE, prefix: redisPrefix },
   };
 }

@@ -10,8 +10,9 @@ import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resou
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
 import type { BreakerSettings } from "./backends/breaker.ts";
 import { reasonOf } from "./backends/errors.ts";
-import { authenticatorOf } from "./incoming-auth/registry.ts";
-import { credentialOf } from "./outgoing-auth/registry.ts";
+import type { Authenticator } from "./incoming-auth/authenticator.ts";
+import type { Authenticators } from "./incoming-auth/registry.ts";
+import type { Credentials } from "./outgoing-auth/registry.ts";
 import type { Revocation } from "./session/revocations.ts";
 import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
 
@@ -66,6 +67,10 @@ export interface Runtime extends SessionTerms {
 
 export interface RuntimeOptions {
   readonly log: Log;
+  /** Who may call. */
+  readonly incoming: Authenticators;
+  /** What backends are shown. */
+  readonly outgoing: Credentials;
   /** stdio backends start programs: only where the operator of the proxy's own machine said so. */
   readonly allowStdio: boolean;
   /** Hears what backends say outside of calls. */
@@ -116,22 +121,28 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const declared = content.backends.get(resource);
     if (!declared) throw new Error("is named by a virtual server but not in the snapshot");
     const strategy = strategyOf(server, declared.spec.name);
-    const key = `${resource} ${declared.key} ${strategy ? JSON.stringify(strategy) : ""}`;
+    const key = `${resource} ${declared.key} ${strategy ? jsonOf(isOfCallers(strategy) ? [strategy, server.name, server.incomingAuth] : strategy) : ""}`;
     const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
     const backend =
-      existing ?? startBackend(declared.spec, createHash("sha256").update(key).digest("base64url"), strategy, server);
+      existing ??
+      startBackend(
+        { resource, spec: declared.spec, place: createHash("sha256").update(key).digest("base64url") },
+        strategy,
+        server,
+      );
     if (existing) reused.push([existing, breakerOf(server.operational?.failureHandling?.circuitBreaker)]);
     used.set(key, { resource, backend });
     return backend;
   }
 
   function startBackend(
-    spec: BackendSpec,
-    place: string,
+    { resource, spec, place }: { resource: string; spec: BackendSpec; place: string },
     strategy: OutgoingAuthStrategy | undefined,
     server: VirtualServerSpec,
   ): Backend {
-    const credential = credentialOf(strategy);
+    const { name: virtualServer, incomingAuth } = server;
+    const url = spec.url || undefined;
+    const credential = options.outgoing.of(strategy, { resource, backend: spec.name, url, virtualServer, incomingAuth });
     if (spec.transport === "stdio" && !options.allowStdio)
       throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
     const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);
@@ -150,21 +161,9 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
 
   for (const { name, spec, backends: names } of content.virtualServers) {
     const resource = `virtualServers/${name}`;
-    const authenticate = authenticatorOf(spec.incomingAuth);
-    if (!authenticate) {
-      const wanted = spec.incomingAuth?.authz
-        ? `authz "${spec.incomingAuth.authz.type}"`
-        : `incoming auth "${spec.incomingAuth?.type ?? ""}"`;
-      violations.push({
-        resource,
-        field: "incomingAuth",
-        description: `${wanted} is not supported by this proxy, and it does not serve the endpoint without`,
-      });
-    }
+    const auth = attemptTo(resource, "incomingAuth", () => options.incoming.of(spec.incomingAuth));
     const backends = names.flatMap((backend) => attemptTo(backend, "", () => backendFor(backend, spec)) ?? []);
-    const server = attemptTo(resource, "aggregation", () =>
-      createVirtualServer({ name, spec, authenticate: authenticate ?? (() => undefined), backends }),
-    );
+    const server = attemptTo(resource, "aggregation", () => createVirtualServer({ name, spec, auth: auth ?? closed, backends }));
     if (server) virtualServers.set(name, server);
   }
 
@@ -192,6 +191,22 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
 
 /** What each runtime's backends were built from, so that the next one can carry them on. */
 const keysOf = new WeakMap<Runtime, ReadonlyMap<string, { resource: string; backend: Backend }>>();
+
+/** Whether its credentials are made with what the virtual server says of callers, too. */
+function isOfCallers({ type }: OutgoingAuthStrategy): boolean {
+  return type === "token_exchange" || type === "client_credentials" || type === "upstream_oauth";
+}
+
+/** Stands where an authenticator can't be made; the snapshot is refused for that. */
+const closed: Authenticator = {
+  authenticate: () => ({ refusal: { status: 503, description: "nobody can be let in" } }),
+  scopesFor: () => [],
+  discovery: undefined,
+};
+
+function jsonOf(value: unknown): string {
+  return JSON.stringify(value, (_name, member) => (typeof member === "bigint" ? String(member) : member));
+}
 
 function strategyOf({ outgoingAuth }: VirtualServerSpec, backend: string): OutgoingAuthStrategy | undefined {
   if (!outgoingAuth) return undefined;

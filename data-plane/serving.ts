@@ -10,6 +10,7 @@ import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
 import type { Keys } from "./mcp/seal.ts";
 import type { Self } from "./methods/call.ts";
+import { readRedisAddress } from "./redis/address.ts";
 import { createParkedCalls } from "./relay/parked-calls.ts";
 import { createRelay, type Relay } from "./relay/relay.ts";
 import type { Runtime } from "./runtime.ts";
@@ -21,7 +22,6 @@ import { createLocalSessions } from "./session/local-sessions.ts";
 import { createMemoryStore } from "./session/memory-store.ts";
 import type { Epoch } from "./session/record.ts";
 import type { RecordStore } from "./session/record-store.ts";
-import { readRedisAddress } from "./session/redis-address.ts";
 import type { RedisStoreOptions } from "./session/redis-store.ts";
 import { isRevoked } from "./session/revocations.ts";
 import type { Session } from "./session/session.ts";
@@ -35,6 +35,8 @@ export interface ServingOptions {
   /** Where other replicas reach this one, `http://host:port`. Default: where it listens. */
   readonly advertise?: string;
   readonly log: Log;
+  /** Where clients reach the proxies, `https://host[:port]`. Default: where each client says that it is. */
+  readonly publicUrl?: string | undefined;
   /** Largest request body, bytes. Default 1 MB. */
   readonly bodyBytesMax?: number;
   /** Host names clients may use, besides loopback names. */
@@ -136,6 +138,7 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
     ...{ relay, owners, log },
     tokens: createCallerTokens(keys),
     bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
+    publicUrl: options.publicUrl,
   };
   const ids = createStreamIds({ keys, self: () => self });
   const sse =
@@ -152,7 +155,9 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
     isDraining: () => isDraining,
     origin: {
       isLoopback: isLoopback(options.host),
-      allowedHosts: [...(options.allowedHosts ?? []), ...hostNameOf(options.advertise)].map((host) => host.toLowerCase()),
+      allowedHosts: [...(options.allowedHosts ?? []), ...[options.advertise, options.publicUrl].flatMap(hostNameOf)].map((host) =>
+        host.toLowerCase(),
+      ),
       allowedOrigins: options.allowedOrigins ?? [],
     },
   });
@@ -233,6 +238,7 @@ async function openStore({ redis, redisPrefix }: SessionOptions, needs: StoreNee
 
 // Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.
 const serverLimits = {
+  joinDuplicateHeaders: true, // two credentials are one that is refused, rather than the first of them
   headersTimeout: 10_000,
   requestTimeout: 30_000,
   connectionsCheckingInterval: 1_000,
@@ -276,6 +282,7 @@ function isWildcard(host: string): boolean {
   return host === "0.0.0.0" || host === "::";
 }
 
-function isLoopback(host: string): boolean {
+/** Whether only this machine reaches an address that is listened on. */
+export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\./.test(host);
 }

@@ -6,7 +6,7 @@ import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resou
 import { createView, needsWrapping, type View } from "./aggregation/view.ts";
 import type { Backend } from "./backends/backend.ts";
 import type { ListKind } from "./backends/catalog.ts";
-import type { Authenticate } from "./incoming-auth/registry.ts";
+import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Session } from "./session/session.ts";
 
 export interface VirtualServer {
@@ -14,15 +14,18 @@ export interface VirtualServer {
   /** What clients are told they talk to, as JSON text. */
   readonly serverInfo: string;
   readonly spec: VirtualServerSpec;
-  readonly authenticate: Authenticate;
+  readonly auth: Authenticator;
   /** By backend name. */
   readonly backends: ReadonlyMap<string, Backend>;
   /** What a plain client sees. */
   readonly view: View;
   /** What clients of an era that declared these capabilities (JSON text) see. */
   viewOf(client: Kind): View;
-  /** Backends that list more for a client like this get a moment to do so, the first time one comes. Never rejects. */
-  join(session: Session): Promise<void>;
+  /**
+   * Backends that list more for a client like this get a moment to do so, the first time one comes, and when it comes as somebody
+   * whom they show other things. Undefined when there is nothing to wait for. Never rejects.
+   */
+  join(session: Session): Promise<void> | undefined;
   /** Deadline of a call to a backend, milliseconds. */
   timeoutMs(backend: string): number;
   /** Merges the catalogs again at the next look; gives the view that clients of a kind had, if any had looked. */
@@ -30,20 +33,20 @@ export interface VirtualServer {
 }
 
 /** What makes clients see different things. */
-export type Kind = Pick<Session, "era" | "capabilities">;
+export type Kind = Pick<Session, "era" | "capabilities" | "caller">;
 
-const plain: Kind = { era: "stateless", capabilities: "{}" };
-const viewsMax = 64;
+const plain: Kind = { era: "stateless", capabilities: "{}", caller: undefined };
+const viewsMax = 512;
 const joinMs = 2_000;
 
 /** Nothing is merged before somebody looks. */
 export function createVirtualServer(options: {
   name: string;
   spec: VirtualServerSpec;
-  authenticate: Authenticate;
+  auth: Authenticator;
   backends: readonly Backend[];
 }): VirtualServer {
-  const { name, spec, authenticate } = options;
+  const { name, spec, auth } = options;
   if (!spec.aggregation) throw new Error("aggregation is missing");
   const rules = spec.aggregation;
   const backends = new Map(options.backends.map((backend) => [backend.name, backend]));
@@ -52,6 +55,22 @@ export function createVirtualServer(options: {
   );
   const defaultTimeoutMs = spec.operational?.timeouts?.default ? durationMs(spec.operational.timeouts.default) : 30_000;
   let views = new Map<string, View>();
+  const joined = new WeakMap<Session, string>(); // in which context
+
+  /** Which backends show a client what they show nobody else; empty for most. */
+  function contextOf({ caller }: Kind): string {
+    let contexts = "";
+    if (caller)
+      for (const backend of options.backends) {
+        const context = backend.contextOf(caller);
+        if (context !== undefined) contexts += `${backend.name} ${context} `;
+      }
+    return contexts;
+  }
+
+  function keyOf(client: Kind): string {
+    return `${client.era} ${contextOf(client)}${client.capabilities}`;
+  }
 
   function viewOf(client: Kind): View {
     const key = keyOf(client);
@@ -64,12 +83,13 @@ export function createVirtualServer(options: {
   }
 
   /** A new view, or one that another kind of client has already, when they see the same. */
-  function makeView({ era, capabilities }: Kind): View {
-    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(capabilities) }));
+  function makeView(client: Kind): View {
+    const { era, capabilities } = client;
+    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(client) }));
     const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
-    if (isPlain && capabilities !== plain.capabilities) return viewOf({ era, capabilities: plain.capabilities });
+    if (isPlain && (capabilities !== plain.capabilities || contextOf(client) !== "")) return viewOf({ ...plain, era });
     if (era === "session" && !sources.some(({ catalog }) => catalog && needsWrapping(catalog)))
-      return viewOf({ era: "stateless", capabilities });
+      return viewOf({ ...client, era: "stateless" });
     return createView(rules, sources, { era, isEverybody: isPlain });
   }
   viewOf(plain); // a rule that can't be followed shows here, not at the first request
@@ -78,15 +98,18 @@ export function createVirtualServer(options: {
     name,
     serverInfo: JSON.stringify({ name, version: softwareVersion }),
     spec,
-    authenticate,
+    auth,
     backends,
     get view() {
       return viewOf(plain);
     },
     viewOf,
-    async join(session) {
-      const joined = Promise.all(options.backends.map((backend) => backend.join(session)));
-      await Promise.race([joined, sleep(joinMs, undefined, { ref: false })]);
+    join(session) {
+      const context = contextOf(session);
+      if (joined.get(session) === context) return undefined;
+      joined.set(session, context);
+      const joining = Promise.all(options.backends.map((backend) => backend.join(session)));
+      return Promise.race([joining.then(() => undefined), sleep(joinMs, undefined, { ref: false })]);
     },
     timeoutMs: (backend) => timeouts.get(backend) ?? defaultTimeoutMs,
     refresh() {
@@ -95,10 +118,6 @@ export function createVirtualServer(options: {
       return (client) => before.get(keyOf(client));
     },
   };
-}
-
-function keyOf({ era, capabilities }: Kind): string {
-  return `${era} ${capabilities}`;
 }
 
 /** The kinds of lists in which two views differ. */

@@ -41,7 +41,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["backends"],
     ["outgoing-auth", "session"],
     ["incoming-auth"],
-    ["mcp"],
+    ["mcp", "redis", "outbound", "secrets"],
   ],
 };
 
@@ -54,7 +54,10 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
     only: ["data-plane/ingress/"],
     why: "rooms below the ingress take headers and messages, so that they can be tested without HTTP",
   },
-  ioredis: { only: ["data-plane/session/redis-"], why: "other stores must fit behind the same interface" },
+  ioredis: {
+    only: ["data-plane/redis/", "data-plane/session/redis-", "data-plane/outgoing-auth/redis-"],
+    why: "other stores must fit behind the same interface",
+  },
   opossum: { only: ["data-plane/backends/"], why: "one breaker per backend, wrapped once" },
   "@modelcontextprotocol/sdk/client": { only: sdkPlaces, why: sdkWhy },
   "@modelcontextprotocol/sdk/server": { only: sdkPlaces, why: sdkWhy },

@@ -4,6 +4,7 @@ import { type ControlPlane, ControlPlaneError, startControlPlane } from "../../c
 import { ExitError, exitCodes } from "../exit-codes.ts";
 import { untilStopped } from "../signals.ts";
 import { type ConfigFile, readConfigFile, watchConfigFile } from "./config-file.ts";
+import { moveLiteralSecrets } from "./literal-secrets.ts";
 import { type ListenOptions, startProxy } from "./serving.ts";
 
 const defaultAdmin = "127.0.0.1:7400";
@@ -76,7 +77,7 @@ async function startAdmin({ adminListen, config }: ServeOptions, log: Log): Prom
 
 async function declare(controlPlane: ControlPlane, file: ConfigFile): Promise<void> {
   try {
-    await controlPlane.replaceAll(file.resources, file.path);
+    await controlPlane.replaceAll(moveLiteralSecrets(file.resources), file.path);
   } catch (error) {
     if (!(error instanceof ControlPlaneError)) throw error;
     throw new ExitError(exitCodes.badInput, [error.message, ...error.details].join("\n"));

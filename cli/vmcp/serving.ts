@@ -11,6 +11,7 @@ import { ExitError, exitCodes } from "../exit-codes.ts";
 export interface ListenOptions {
   readonly host: string;
   readonly port: number;
+  readonly publicUrl?: string;
   /** Durations are in milliseconds. */
   readonly sessionTtl: number;
   readonly sessionMaxAge: number;
@@ -40,6 +41,7 @@ export async function startProxy(
       ...options,
       host,
       port,
+      publicUrl: chosen.publicUrl,
       allowedHosts: chosen.allowedHost,
       allowedOrigins: chosen.allowedOrigin,
       bodyBytesMax: chosen.bodyLimit,

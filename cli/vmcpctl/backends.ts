@@ -18,7 +18,12 @@ export interface BackendRow {
   readonly protocolVersion: string;
   /** `session` or `stateless`; merged like the state. */
   readonly era: string;
-  readonly proxies: readonly { readonly proxy: string; readonly state: string; readonly error: string }[];
+  readonly proxies: readonly {
+    readonly proxy: string;
+    readonly state: string;
+    readonly listedWith: string;
+    readonly error: string;
+  }[];
 }
 
 /** Declared ones and those that virtual servers bring, sorted by name. */
@@ -49,7 +54,7 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     prompts: best?.[1].prompts ?? 0,
     protocolVersion: best?.[1].protocolVersion ?? "",
     era: merged(seen.map(([, { era }]) => era).filter((era) => era !== "")),
-    proxies: seen.map(([proxy, { state, error }]) => ({ proxy, state, error })),
+    proxies: seen.map(([proxy, { state, listedWith, error }]) => ({ proxy, state, listedWith, error })),
   };
 }
 

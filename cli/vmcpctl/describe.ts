@@ -59,8 +59,10 @@ async function relationsOf(resource: Resource, connection: Connection): Promise<
 }
 
 function perProxy(rows: readonly BackendRow[]): string {
-  const cells = rows.flatMap(({ name, proxies }) => proxies.map(({ proxy, state, error }) => [name, proxy, state, error]));
-  return cells.length === 0 ? "" : `\n${table(["BACKEND", "PROXY", "STATE", "ERROR"], cells)}`;
+  const cells = rows.flatMap(({ name, proxies }) =>
+    proxies.map(({ proxy, state, listedWith, error }) => [name, proxy, state, listedWith, error]),
+  );
+  return cells.length === 0 ? "" : `\n${table(["BACKEND", "PROXY", "STATE", "LISTED WITH", "ERROR"], cells)}`;
 }
 
 function belongs(backend: string, { name, spec }: Resource): boolean {

@@ -88,7 +88,11 @@ test("literal credentials stay out of the snapshot, and a warning names each", (
   const secret = "not-for-proxies";
   const outgoingAuth = {
     default: { type: "header_injection", headerInjection: { headerName: "X-Key", headerValue: secret } },
-    backends: { a: { type: "token_exchange", tokenExchange: { clientId: "id", clientSecret: secret } } },
+    backends: {
+      a: { type: "token_exchange", tokenExchange: { clientId: "id", clientSecret: secret } },
+      b: { type: "client_credentials", clientCredentials: { clientId: "id", clientSecret: secret } },
+      c: { type: "upstream_oauth", upstreamOauth: { clientId: "id", clientSecret: secret } },
+    },
   };
   const compiled = compile([virtualServer("dev", { outgoingAuth })]);
   assert.ok(compiled.resources.every(({ body }) => !Buffer.from(body?.value ?? []).includes(secret)));
@@ -97,6 +101,8 @@ test("literal credentials stay out of the snapshot, and a warning names each", (
     [
       ["virtualServers/dev", "outgoingAuth.default.headerInjection.headerValue"],
       ["virtualServers/dev", "outgoingAuth.backends.a.tokenExchange.clientSecret"],
+      ["virtualServers/dev", "outgoingAuth.backends.b.clientCredentials.clientSecret"],
+      ["virtualServers/dev", "outgoingAuth.backends.c.upstreamOauth.clientSecret"],
     ],
   );
   assert.equal(configOf(compiled, "dev").spec?.outgoingAuth?.default?.headerInjection?.headerName, "X-Key");

@@ -57,8 +57,8 @@ export function compile(resources: readonly Resource[]): Compiled {
 }
 
 const literalCredential = {
-  message: "a literal credential is not sent to proxies, so it has no effect",
-  hint: "name an environment variable of the proxy instead",
+  message: "a literal credential is not sent to the proxies of a mesh; only `vmcp serve` uses it",
+  hint: "name an environment variable or a file of the proxy instead",
 };
 
 interface Declared {

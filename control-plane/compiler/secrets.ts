@@ -1,4 +1,4 @@
-// Keeps literal credentials out of snapshots, which proxies write to disk. References to the environment stay.
+// Keeps literal credentials out of snapshots, which proxies write to disk. References to the environment and to files stay.
 import type { OutgoingAuth, OutgoingAuthStrategy } from "../../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 
 type Path = readonly string[];
@@ -12,10 +12,13 @@ export function stripSecrets(auth: OutgoingAuth): Path[] {
   ];
 }
 
-function stripStrategy({ headerInjection, tokenExchange, xaa, obo }: OutgoingAuthStrategy, path: Path): Path[] {
+function stripStrategy(strategy: OutgoingAuthStrategy, path: Path): Path[] {
+  const { headerInjection, tokenExchange, clientCredentials, upstreamOauth, xaa, obo } = strategy;
   return [
     ...blank(headerInjection, "headerValue", [...path, "headerInjection"]),
     ...blank(tokenExchange, "clientSecret", [...path, "tokenExchange"]),
+    ...blank(clientCredentials, "clientSecret", [...path, "clientCredentials"]),
+    ...blank(upstreamOauth, "clientSecret", [...path, "upstreamOauth"]),
     ...blank(xaa, "idpClientSecret", [...path, "xaa"]),
     ...blank(xaa, "targetClientSecret", [...path, "xaa"]),
     ...blank(obo, "clientSecret", [...path, "obo"]),

@@ -24,11 +24,29 @@ test("what works is not mentioned", () => {
   assert.deepEqual(effects("virtualServer", json), []);
 });
 
+test("callers are let in as declared, and backends shown what is declared", () => {
+  const oidc = { issuer: "https://id.example.com", audience: "a", caBundlePath: "/etc/ssl/id.pem" };
+  for (const incomingAuth of [{ type: "local" }, { type: "oidc", oidc }])
+    assert.deepEqual(effects("authPolicy", { incomingAuth }), []);
+  const backends = Object.fromEntries(
+    ["header_injection", "token_exchange", "client_credentials", "pass_through", "upstream_oauth"].map((type) => [
+      type,
+      { type },
+    ]),
+  );
+  assert.deepEqual(effects("authPolicy", { outgoingAuth: { backends } }), []);
+});
+
 test("protection that is not there is refused, wherever it is declared", () => {
-  assert.deepEqual(effects("virtualServer", { incomingAuth: { type: "oidc" } }), ["refused incomingAuth.type"]);
-  assert.deepEqual(effects("authPolicy", { incomingAuth: { type: "local", authz: { type: "cedar" } } }), [
-    "refused incomingAuth.type",
-    "refused incomingAuth.authz.type",
+  const refused = ["refused incomingAuth.authz.type"];
+  for (const kind of ["virtualServer", "authPolicy"])
+    assert.deepEqual(effects(kind, { incomingAuth: { type: "local", authz: { type: "cedar" } } }), refused);
+});
+
+test("there are no tokens of upstream providers to exchange", () => {
+  const strategy = { type: "token_exchange", tokenExchange: { subjectProviderName: "okta" } };
+  assert.deepEqual(effects("authPolicy", { outgoingAuth: { default: strategy } }), [
+    "warning outgoingAuth.default.tokenExchange.subjectProviderName",
   ]);
 });
 
@@ -37,13 +55,15 @@ test("each strategy that is not there is named", () => {
     outgoingAuth: {
       source: "discovered",
       default: { type: "xaa" },
-      backends: { a: { type: "obo" }, b: { type: "unauthenticated" } },
+      backends: { a: { type: "obo" }, b: { type: "unauthenticated" }, c: { type: "aws_sts" }, d: { type: "upstream_inject" } },
     },
   };
   assert.deepEqual(effects("authPolicy", json), [
     "warning outgoingAuth.source",
     "warning outgoingAuth.default.type",
     "warning outgoingAuth.backends.a.type",
+    "warning outgoingAuth.backends.c.type",
+    "warning outgoingAuth.backends.d.type",
   ]);
 });
 

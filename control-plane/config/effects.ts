@@ -76,20 +76,11 @@ function backendEffects(backend: Backend, path: Path, report: Report): void {
     report([...path, "caBundlePath"], `caBundlePath ${later}: the server is verified with the authorities that Node.js trusts`);
 }
 
-// Without these checks the endpoint would let everybody in who was meant to be kept out.
 function authEffects(
   { incomingAuth, outgoingAuth }: Pick<VirtualServer | AuthPolicy, "incomingAuth" | "outgoingAuth">,
   report: Report,
 ): void {
-  const type = incomingAuth?.type;
-  if (type === "oidc" || type === "local") {
-    report(
-      ["incomingAuth", "type"],
-      `incoming auth ${type} is not available in this version, and the endpoint will not be served open instead`,
-      "refused",
-      "use type: anonymous on a loopback address until it is",
-    );
-  }
+  // Without the policies the endpoint would let everybody do what was meant to be kept from them.
   if (incomingAuth?.authz?.type === "cedar") {
     report(
       ["incomingAuth", "authz", "type"],
@@ -107,9 +98,17 @@ function authEffects(
   }
 }
 
-function strategyEffects({ type }: OutgoingAuthStrategy, path: Path, whom: string, report: Report): void {
-  if (type === "" || type === "unauthenticated") return;
-  report([...path, "type"], `outgoing auth ${type} is not available in this version; calls to ${whom} are refused until it is`);
+const unavailable: ReadonlySet<string> = new Set(["upstream_inject", "aws_sts", "xaa", "obo"]);
+
+function strategyEffects({ type, tokenExchange }: OutgoingAuthStrategy, path: Path, whom: string, report: Report): void {
+  if (unavailable.has(type))
+    report([...path, "type"], `outgoing auth ${type} is not available in this version; calls to ${whom} are refused until it is`);
+  if (tokenExchange !== undefined && tokenExchange.subjectProviderName !== "") {
+    report(
+      [...path, "tokenExchange", "subjectProviderName"],
+      `subjectProviderName ${later}: the token of the caller is exchanged, since the gateway stores none of upstream providers`,
+    );
+  }
 }
 
 /** Which keys are set, as proto JSON has them. */

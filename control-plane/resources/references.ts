@@ -33,15 +33,7 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
       });
     }
     if (kind !== "virtualServer" || typeof part !== "object" || part === null) continue;
-    const report = (severity: Problem["severity"], path: Path, message: string, hint?: string) =>
-      problems.push({
-        severity,
-        message,
-        ...(hint !== undefined && { hint }),
-        resource: name,
-        path,
-        ...(keyed.has(path.at(-2)) && { onKey: true }),
-      });
+    const report = reporter(name, problems);
     const value = part as VirtualServerPart;
     const hasOwn = (value.backends ?? []).length > 0;
     if (value.groupRef !== undefined && !hasOwn && !groups.has(value.groupRef) && !isPartial) {
@@ -63,33 +55,65 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
         didYouMean(value.authPolicyRef, policies),
       );
     }
-    const members = membersOf(value, all);
+    const members = membersOf(value, all, isPartial);
     if (members !== undefined) workloadProblems(value, members, hasOwn, report);
   }
+  if (!isPartial) problems.push(...policyProblems(all));
   return problems;
+}
+
+type Report = (severity: Problem["severity"], path: Path, message: string, hint?: string) => void;
+
+function reporter(resource: string, problems: Problem[]): Report {
+  return (severity, path, message, hint) =>
+    problems.push({
+      severity,
+      message,
+      ...(hint !== undefined && { hint }),
+      resource,
+      path,
+      ...(keyed.has(path.at(-2)) && { onKey: true }),
+    });
 }
 
 // Looking for what was meant costs names × names, and nobody reads more.
 const explainedMax = 50;
 
-function workloadProblems(
-  value: VirtualServerPart,
-  members: ReadonlySet<string>,
-  hasOwn: boolean,
-  report: (severity: "error", path: Path, message: string, hint?: string) => void,
-): void {
+function workloadProblems(value: VirtualServerPart, members: ReadonlySet<string>, hasOwn: boolean, report: Report): void {
   const unknown = workloadsNamed(value).filter(([, workload]) => !members.has(workload));
   for (const [path, workload] of unknown.slice(0, explainedMax)) {
-    const hint = didYouMean(workload, members) ?? `known here: ${[...members].slice(0, 20).join(", ")}`;
-    report(
-      "error",
-      path,
-      hasOwn
-        ? `no backend is named ${JSON.stringify(workload)}`
-        : `group ${JSON.stringify(value.groupRef)} has no backend ${JSON.stringify(workload)}`,
-      hint,
-    );
+    const message = hasOwn
+      ? `no backend is named ${JSON.stringify(workload)}`
+      : `group ${JSON.stringify(value.groupRef)} has no backend ${JSON.stringify(workload)}`;
+    report("error", path, message, meantHint(workload, members));
   }
+}
+
+function meantHint(workload: string, members: ReadonlySet<string>): string {
+  return didYouMean(workload, members) ?? `known here: ${[...members].slice(0, 20).join(", ")}`;
+}
+
+/** A policy may name what only one of its virtual servers has; a name that none of them has is a credential for nobody. */
+function policyProblems(all: readonly Declared[]): Problem[] {
+  const problems: Problem[] = [];
+  const users = Map.groupBy(
+    all.flatMap(({ kind, part }) => (kind === "virtualServer" && part ? [part as VirtualServerPart] : [])),
+    ({ authPolicyRef }) => authPolicyRef,
+  );
+  for (const { name, kind, part } of all) {
+    if (kind !== "authPolicy") continue;
+    const known = (users.get(name.slice("authPolicies/".length)) ?? []).map((server) => membersOf(server, all, false));
+    if (known.length === 0 || known.includes(undefined)) continue;
+    const members = new Set(known.flatMap((names) => [...(names ?? [])]));
+    const { outgoingAuth } = (part ?? {}) as VirtualServerPart;
+    const unknown = Object.keys(outgoingAuth?.backends ?? {}).filter((workload) => !members.has(workload));
+    const report = reporter(name, problems);
+    for (const workload of unknown.slice(0, explainedMax)) {
+      const message = `no virtual server with this policy has a backend ${JSON.stringify(workload)}`;
+      report("error", ["outgoingAuth", "backends", workload], message, meantHint(workload, members));
+    }
+  }
+  return problems;
 }
 
 /** Every place where a virtual server names a backend. */
@@ -108,15 +132,15 @@ function workloadsNamed(value: VirtualServerPart): [Path, string][] {
 }
 
 /** Names of a virtual server's backends; undefined when they are not all known here. */
-function membersOf(value: VirtualServerPart, all: readonly Declared[]): ReadonlySet<string> | undefined {
+function membersOf(value: VirtualServerPart, all: readonly Declared[], isPartial: boolean): ReadonlySet<string> | undefined {
   const own = value.backends ?? [];
   if (own.length > 0) {
     const names = own.map((entry) => entry?.name);
     return names.every((name) => name !== undefined) ? new Set(names) : undefined;
   }
-  if (value.groupRef === undefined) return undefined;
+  if (value.groupRef === undefined || isPartial) return undefined;
   const members = namesOf(all, "backend", `groups/${value.groupRef}/backends/`);
-  return members.size > 0 ? members : undefined;
+  return members.size > 0 && !members.has("") ? members : undefined; // one without a name may be the one that is meant
 }
 
 function namesOf(all: readonly Declared[], kind: Declared["kind"], prefix: string): Set<string> {

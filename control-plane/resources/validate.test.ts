@@ -123,6 +123,23 @@ test("a backend that a server names is one of its own, or of its group", () => {
   assert.deepEqual(problems([group, server(named)]), [], "an empty group may be filled by discovery");
 });
 
+test("outgoing auth of a server, or of its policy, is for a backend that is there", () => {
+  const outgoingAuth = { source: "inline", backends: { b: { type: "unauthenticated" } } };
+  const auth = { incomingAuth: spec.incomingAuth, outgoingAuth };
+  const policy = resource("authPolicies/open", "authPolicy", auth);
+  const served = (name: string, json: JsonObject = {}) =>
+    server({ authPolicyRef: "open", incomingAuth: null, outgoingAuth: null, ...json }, name);
+  assert.match(problems([group, backend("a"), server({ outgoingAuth })]).join(), /group "team" has no backend "b"/);
+  assert.deepEqual(problems([group, backend("a"), policy]), [], "nobody uses it yet");
+  assert.deepEqual(problems([group, backend("a"), policy, served("one")]), [
+    'error authPolicies/open outgoingAuth.backends.b: no virtual server with this policy has a backend "b"',
+  ]);
+  const other = served("two", { backends: [{ name: "b", url: "http://x" }] });
+  assert.deepEqual(problems([group, backend("a"), policy, served("one"), other]), [], "one of its servers has it");
+  assert.deepEqual(problems([group, policy, served("one")]), [], "an empty group may be filled by discovery");
+  assert.deepEqual(problems([backend("a"), policy, served("one"), server({ outgoingAuth })], true), [], "it may be elsewhere");
+});
+
 test("values that have no JSON form are a problem, not a crash", () => {
   const broken = server();
   assert.equal(broken.spec.case, "virtualServer");

@@ -25,6 +25,8 @@ export interface Route {
   readonly paramHeaders?: readonly ParamHeader[];
   /** A tool whose output is wrapped into an object for clients of the session era. */
   readonly isWrapped?: true;
+  /** Ours: it signs its caller in. */
+  readonly isSignIn?: true;
 }
 
 /** One line of the report to the operator; hidden things have no `exposed`. */
@@ -185,6 +187,7 @@ function mergeNamed(
       original,
       ...(needsTask ? { needsTask } : {}),
       ...(isWrapped ? { isWrapped } : {}),
+      ...(item.isSignIn ? { isSignIn: item.isSignIn } : {}),
       ...(item.paramHeaders ? { paramHeaders: item.paramHeaders } : {}),
     });
   }

@@ -8,6 +8,7 @@ import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, counter, type Handler, rawError, startBackend } from "../../test/support/backend.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { createLocalSessions } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
 import { type Backend, createBackend } from "./backend.ts";
@@ -199,7 +200,7 @@ async function setUp(t: TestContext, breaker = { enabled: false, failureThreshol
   });
   const backend = createBackend({
     spec: create(BackendSchema, { name: "scripted", url: `http://127.0.0.1:${front.port}/mcp`, transport: "streamable-http" }),
-    credential: async () => ({}),
+    credential: sameForAll([]),
     breaker,
     log,
     onMessage: () => undefined,

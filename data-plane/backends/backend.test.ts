@@ -9,6 +9,7 @@ import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, counter, plainTool, startBackend, textResult } from "../../test/support/backend.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { createLocalSessions } from "../session/local-sessions.ts";
 import type { Session } from "../session/session.ts";
 import { type Backend, createBackend } from "./backend.ts";
@@ -26,7 +27,7 @@ async function setUp(t: TestContext, url: string, settings = breaker) {
   const outside: string[] = [];
   const backend = createBackend({
     spec: create(BackendSchema, { name: "scripted", url, transport: "streamable-http" }),
-    credential: async () => ({}),
+    credential: sameForAll([]),
     breaker: settings,
     log,
     onMessage: (_session, _backend, message) => void outside.push(message.json.toString()),

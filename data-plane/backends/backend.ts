@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import type { Message } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
-import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
 import { type BreakerSettings, createBreaker, leftAlone } from "./breaker.ts";
 import type { Catalog } from "./catalog.ts";
@@ -17,11 +18,15 @@ import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { callFacts, retryOf } from "./retry.ts";
 import { createRetryBudget } from "./retry-budget.ts";
 import { createSessionLegs } from "./session-legs.ts";
+import { type Asker, sendWith } from "./shown.ts";
 
 export interface CallOptions {
   readonly timeoutMs: number;
   /** Aborted at the deadline, and by whoever wants the call to stop. */
   readonly limit: Limit;
+  /** For whom. Default: whoever used the session last. */
+  readonly caller?: Caller | undefined;
+  readonly clientHeaders?: RequestOptions["clientHeaders"];
   /** What the backend says, or asks the client, on the call's stream before the answer. */
   readonly onMessage?: Hear;
   /** It says nothing of the backend's health that calls need: the breaker lets it through or not, and counts it neither way. */
@@ -41,12 +46,20 @@ export interface Backend {
   readonly state: BackendState;
   /** Settles when the first attempt to list it has ended, either way. */
   readonly firstAttempt: Promise<void>;
-  /** As clients that declared these capabilities (JSON text) see it. */
-  catalogOf(capabilities: string): Catalog | undefined;
+  /** As a client sees it: by what it declared, and, where the backend shows callers different things, by who it is. */
+  catalogOf(client: Pick<Session, "capabilities" | "caller">): Catalog | undefined;
+  /** What the backend may list differently to; see Credential. */
+  contextOf(caller: Caller | undefined): string | undefined;
+  /** What became of tokens that were obtained for it; undefined where none are. */
+  readonly tokens: Credential["counters"];
+  /** With what it is listed, in words for operators. */
+  readonly listedWith: string;
   /** Lists for clients like this one while it lives; settles after the first attempt. */
   join(session: Session): Promise<void>;
   /** Sends a session's request and gives the response. Throws BackendError within the deadline. */
   call(session: Session, message: Message, options: CallOptions): Promise<Message>;
+  /** Settles when there is a credential to show for this caller; throws BackendError "no_credential". The backend hears nothing. */
+  prove(asker: Asker): Promise<void>;
   /** Sends a notification or a client's answer on the session's leg; does nothing when it has none. Throws BackendError. */
   tell(session: Session, message: Buffer): Promise<void>;
   /** Goes on with the session's leg that another replica opened, if there is one; never rejects. */
@@ -72,7 +85,7 @@ export interface BackendOptions {
   readonly spec: BackendSpec;
   /** Names the server and the credential, the same on every replica. Default: the URL. */
   readonly place?: string;
-  readonly credential: ShowCredential;
+  readonly credential: Credential;
   readonly breaker: BreakerSettings;
   readonly log: Log;
   /** Hears what the backend says outside of calls: to one session, or, when it is shared, to nobody in particular. */
@@ -136,6 +149,7 @@ export function createBackend(options: BackendOptions): Backend {
     open: connector.openLeg,
     gateway,
     isShared,
+    credential,
     // Of a backend with a session for each client this is what it says to us alone.
     onMessage: (message) => (isShared ? onMessage(undefined, backend, message) : undefined),
     onChange({ state, error }) {
@@ -168,11 +182,11 @@ export function createBackend(options: BackendOptions): Backend {
         } catch (error) {
           const failure = isUnreadable(error) ? unreadable(error) : error;
           if (!(failure instanceof BackendError) || signal.aborted || isRetired) throw failure;
-          const { code, outcome } = failure;
+          const { code, outcome, credentialRenewed } = failure;
           const nowMs = performance.now();
           const budgetAllows = !breaker.isOpen && budget.allows(nowMs);
           const state = { attempts, hasNewSession, hasSpoken: call.hasSpoken, budgetAllows };
-          const retry = retryOf({ ...callFacts(message), ...state, code, outcome });
+          const retry = retryOf({ ...callFacts(message), ...state, code, outcome, credentialRenewed });
           if (retry === "no") throw failure;
           log.debug({ backend: spec.name, method: message.method, reason: failure.message }, "a call is made again");
           if (retry === "on_new_session") hasNewSession = true;
@@ -209,6 +223,11 @@ export function createBackend(options: BackendOptions): Backend {
       return catalogs.state;
     },
     catalogOf: catalogs.of,
+    contextOf: credential.contextOf,
+    tokens: credential.counters,
+    get listedWith() {
+      return credential.gatewayShows === "nobody" ? "callers' own" : credential.gatewayShows;
+    },
     join: catalogs.join,
     async call(session, message, options) {
       if (inFlight >= callsMax) throw new BackendError("shed", "not_executed", `${callsMax} calls are in flight already`);
@@ -223,6 +242,7 @@ export function createBackend(options: BackendOptions): Backend {
         if (--inFlight === 0) onIdle?.();
       }
     },
+    prove: (asker) => sendWith(credential, asker, async () => undefined),
     async tell(session, message) {
       const leg = await legs.existing(session);
       if (leg && !leg.isShared) await withDeadline(notifyMs, (signal) => leg.notify(message, signal));

@@ -8,6 +8,7 @@ import { create } from "@bufbuild/protobuf";
 import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, plainTool, rawError, startBackend } from "../../test/support/backend.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { type Catalog, listCatalog } from "./catalog.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError } from "./errors.ts";
@@ -27,7 +28,7 @@ async function setUp(t: TestContext, script: BackendScript) {
 
 async function openLeg(t: TestContext, url: string): Promise<Leg> {
   const spec = create(BackendSchema, { name: "scripted", url, transport: "streamable-http" });
-  const connector = createConnector({ spec, credential: async () => ({}), log: pino({ level: "silent" }) });
+  const connector = createConnector({ spec, credential: sameForAll([]), log: pino({ level: "silent" }) });
   t.after(() => connector.close());
   return connector.openLeg(client, AbortSignal.timeout(10_000));
 }

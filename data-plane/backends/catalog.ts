@@ -22,6 +22,8 @@ export interface CatalogItem {
   readonly paramHeaders?: readonly ParamHeader[];
   /** A tool as clients of the session era can read it, when that is not how the backend sent it. */
   readonly sessionJson?: Buffer;
+  /** Ours, not the backend's: see withSignIn. */
+  readonly isSignIn?: true;
 }
 
 /** How long an answer may be kept, and whether others may have it too. */

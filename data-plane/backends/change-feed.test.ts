@@ -5,6 +5,7 @@ import { pino } from "pino";
 import { eventually } from "../../test/support/eventually.ts";
 import { type StatelessScript, startStatelessBackend } from "../../test/support/stateless-backend.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { type ChangeFeed, type ChangeFeedOptions, createChangeFeed } from "./change-feed.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpTarget } from "./http-target.ts";
@@ -464,7 +465,7 @@ for (const [when, prepare] of moments)
 /** The same over HTTP, from a scripted server. */
 async function overHttp(t: TestContext, script: StatelessScript = {}) {
   const server = await startStatelessBackend(script);
-  const target = createHttpTarget({ url: server.url, credential: async () => ({}), log });
+  const target = createHttpTarget({ url: server.url, credential: sameForAll([]), log });
   const wire = createStatelessHttp(target, gateway, () => undefined);
   t.after(async () => {
     wire[Symbol.dispose]();

@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { createConnector } from "./connect.ts";
 
 const log = pino({ level: "silent" });
@@ -30,7 +31,7 @@ const script = `
 
 function stdio(t: TestContext, program = script) {
   const spec = create(BackendSchema, { name: "s", transport: "stdio", command: process.execPath, args: ["-e", program] });
-  const connector = createConnector({ spec, credential: async () => ({}), log });
+  const connector = createConnector({ spec, credential: sameForAll([]), log });
   t.after(() => connector.close());
   return connector;
 }
@@ -105,7 +106,7 @@ test("a child that won't live is not started without pause, and says why", async
 
 test("a reference that leads nowhere is refused before anything starts", () => {
   const spec = create(BackendSchema, { name: "s", transport: "stdio", command: "x", env: { KEY: "env:VMCP_TEST_NOT_SET" } });
-  assert.throws(() => createConnector({ spec, credential: async () => ({}), log }), /VMCP_TEST_NOT_SET is not set on this proxy/);
+  assert.throws(() => createConnector({ spec, credential: sameForAll([]), log }), /VMCP_TEST_NOT_SET is not set on this proxy/);
 });
 
 // Of the stateless era: asks for a name before it greets, and says what changes to whoever listens.

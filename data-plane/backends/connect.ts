@@ -1,14 +1,15 @@
 // Transport → how sessions with a backend are opened.
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
-import { resolveReference } from "../outgoing-auth/references.ts";
-import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import type { Credential } from "../outgoing-auth/credential.ts";
+import { resolveReference } from "../secrets.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { createHttpEndpoint } from "./http-endpoint.ts";
 import type { ClientFacts, Leg, Resumable } from "./leg.ts";
 import type { PipeEvents } from "./pipe.ts";
 import { openPiped, type PipedServer } from "./piped.ts";
 import { forSessionCaller } from "./session-caller.ts";
+import { sendWith } from "./shown.ts";
 import { openSse } from "./sse.ts";
 import { forStatelessCaller } from "./stateless-caller.ts";
 import { openStdio } from "./stdio.ts";
@@ -25,7 +26,7 @@ export interface Connector {
 
 interface ConnectOptions {
   readonly spec: BackendSpec;
-  readonly credential: ShowCredential;
+  readonly credential: Credential;
   readonly log: Log;
 }
 
@@ -39,11 +40,7 @@ const connectors = new Map<string, (options: ConnectOptions) => Connector>([
 export function createConnector(options: ConnectOptions): Connector {
   const connect = connectors.get(options.spec.transport);
   if (!connect) throw new Error(`transport "${options.spec.transport}" is not supported`);
-  const credential: ShowCredential = () =>
-    options.credential().catch((error: unknown) => {
-      throw new BackendError("unauthorized", "not_executed", reasonOf(error), error);
-    });
-  const connector = connect({ ...options, credential });
+  const connector = connect(options);
   return {
     openLeg: async (client, signal, resumed) => spoken(client, await connector.openLeg(client, signal, resumed)),
     restart: connector.restart,
@@ -60,8 +57,8 @@ function spoken(client: ClientFacts, leg: Leg): Leg {
 function connectSse({ spec, credential, log }: ConnectOptions): Connector {
   return {
     async openLeg(client, signal) {
-      const headers = await credential();
-      const open = (events: PipeEvents) => openSse({ url: spec.url, headers: { ...headers }, log, name: spec.name }, events);
+      const asker = () => ({ caller: client.caller });
+      const open = (events: PipeEvents) => openSse({ url: spec.url, credential, asker, log, name: spec.name }, events);
       const server = await openPiped({ open, client, signal, isShared: false, mayBeStateless: false, log });
       return server.legFor(client);
     },
@@ -127,7 +124,8 @@ function connectStdio({ spec, credential, log }: ConnectOptions): Connector {
 
   return {
     async openLeg(client, signal) {
-      await credential(); // there is nobody to show it to, but without it nothing is started either
+      // There is nobody to show it to, but without it nothing is started either.
+      await sendWith(credential, { caller: client.caller }, async () => undefined);
       return (await abortable(running(client), signal)).legFor(client);
     },
     restart: end,

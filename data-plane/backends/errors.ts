@@ -11,8 +11,10 @@ export type BackendErrorCode =
   | "bad_answer"
   /** It refused the request itself (HTTP 4xx); that says nothing about its health. */
   | "refused"
-  /** It wants other credentials than we showed, or we have none to show. */
+  /** It wants other credentials than we showed. */
   | "unauthorized"
+  /** There is no credential that we may show it, so it was not asked. */
+  | "no_credential"
   /** It asked the client something, and nobody answered in time; that says nothing about its health either. */
   | "unanswered"
   /** The breaker is open or too many calls are in flight, so we did not ask. */
@@ -23,11 +25,20 @@ export class BackendError extends Error {
   override name = "BackendError";
   readonly code: BackendErrorCode;
   readonly outcome: "not_executed" | "unknown";
+  /** Of a refused credential: there is another one to show. */
+  readonly credentialRenewed: boolean;
 
-  constructor(code: BackendErrorCode, outcome: "not_executed" | "unknown", message: string, cause?: unknown) {
+  constructor(
+    code: BackendErrorCode,
+    outcome: "not_executed" | "unknown",
+    message: string,
+    cause?: unknown,
+    more: { readonly credentialRenewed?: boolean } = {},
+  ) {
     super(message, { cause });
     this.code = code;
     this.outcome = outcome;
+    this.credentialRenewed = more.credentialRenewed ?? false;
   }
 }
 

@@ -7,6 +7,7 @@ import { type TestContext, test } from "node:test";
 import { pino } from "pino";
 import { eventually } from "../../test/support/eventually.ts";
 import { readMessage, request } from "../mcp/json-rpc.ts";
+import { NoCredentialError, sameForAll } from "../outgoing-auth/credential.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpEndpoint, type HttpEndpoint } from "./http-endpoint.ts";
 import { type ClientFacts, gateway } from "./leg.ts";
@@ -63,7 +64,7 @@ async function setUp(t: TestContext, initial: Manners, times: { sessionVerdictMs
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: async () => ({}), log, ...times });
+  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: sameForAll([]), log, ...times });
   t.after(async () => {
     await endpoint.close();
     server.closeAllConnections();
@@ -199,7 +200,7 @@ test("a server that can't be reached is of no era, and is asked again when it ca
   const { port } = server.address() as AddressInfo;
   server.close();
   await once(server, "close");
-  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: async () => ({}), log });
+  const endpoint = createHttpEndpoint({ url: `http://127.0.0.1:${port}/mcp`, credential: sameForAll([]), log });
   t.after(() => endpoint.close());
   for (let i = 0; i < 2; i++) await assert.rejects(open(endpoint), failure("unavailable", "not_executed"));
 });
@@ -207,10 +208,10 @@ test("a server that can't be reached is of no era, and is asked again when it ca
 test("a credential that can't be had is said, and nothing is sent", async (t) => {
   const { endpoint: other, received } = await setUp(t, statelessServer);
   await open(other);
-  const denied = new BackendError("unauthorized", "not_executed", "no token");
-  const endpoint = createHttpEndpoint({ url: "http://127.0.0.1:1/mcp", credential: () => Promise.reject(denied), log });
+  const credential = { ...sameForAll([]), show: () => Promise.reject(new NoCredentialError("no token")) };
+  const endpoint = createHttpEndpoint({ url: "http://127.0.0.1:1/mcp", credential, log });
   t.after(() => endpoint.close());
-  await assert.rejects(open(endpoint), denied);
+  await assert.rejects(open(endpoint), failure("no_credential", "not_executed"));
   assert.equal(received.length, 1);
 });
 

@@ -1,7 +1,8 @@
 // A server over HTTP, of either era. Which one is found out by asking, remembered, and asked again when there is reason to.
 // Source: MCP 2026-07-28, versioning, compatibility.
 import type { Log } from "../../common/log.ts";
-import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
+import type { Credential } from "../outgoing-auth/credential.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpTarget } from "./http-target.ts";
 import { type ClientFacts, gateway, type Leg, legWith, type Resumable } from "./leg.ts";
@@ -30,7 +31,7 @@ const sessionVerdictMsDefault = 5 * 60_000;
 
 export interface HttpEndpointOptions {
   readonly url: string;
-  readonly credential: ShowCredential;
+  readonly credential: Credential;
   readonly log: Log;
   /** How long a server is taken to have sessions before it is asked again, milliseconds. Default 5 min. */
   readonly sessionVerdictMs?: number;
@@ -62,20 +63,20 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
     if (isOther && verdict.era === "stateless") turns++;
   }
 
-  /** Asks once for all that wait. */
-  function verdict(): Promise<Verdict> {
+  /** Asks once for all that wait, for the caller of the first. */
+  function verdict(caller: Caller | undefined): Promise<Verdict> {
     if (known && performance.now() < knownUntilMs) return Promise.resolve(known);
-    finding ??= find().finally(() => {
+    finding ??= find(caller).finally(() => {
       finding = undefined;
     });
     return finding;
   }
 
-  async function find(): Promise<Verdict> {
+  async function find(caller: Caller | undefined): Promise<Verdict> {
     const wire = createStatelessHttp(target, gateway, () => {
       if (known?.era === "stateless" && known.wire === wire) forget();
     });
-    const isStateless = await withDeadline(probeMs, (signal) => wire.tryDiscover(signal)).catch(undecided);
+    const isStateless = await withDeadline(probeMs, (signal) => wire.tryDiscover(signal, caller)).catch(undecided);
     const found: Verdict =
       isStateless === true ? { era: "stateless", isSure: true, wire } : { era: "session", isSure: isStateless === false };
     learn(found);
@@ -86,7 +87,7 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
     // If the server is of another time by now, it refuses the session, and the next is opened as it should be.
     if (resumed) return ofItsTime(await openSessionLeg(target, client, signal, resumed));
     const wasKnown = known !== undefined;
-    const found = await verdict();
+    const found = await verdict(client.caller);
     signal.throwIfAborted();
     if (found.era === "stateless") return createStatelessLeg(client, found.wire);
     try {

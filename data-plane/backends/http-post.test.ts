@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { pino } from "pino";
 import { readMessage, request } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { BackendError } from "./errors.ts";
 import { post } from "./http-post.ts";
 import { createHttpTarget, type HttpTarget } from "./http-target.ts";
@@ -68,7 +69,7 @@ async function setUp(t: TestContext) {
   const worker = new Worker(serverSource, { eval: true, workerData: shared });
   const [port] = await once(worker, "message");
   const log = pino({ level: "silent" });
-  const target = createHttpTarget({ url: `http://127.0.0.1:${port}/`, credential: async () => ({}), log });
+  const target = createHttpTarget({ url: `http://127.0.0.1:${port}/`, credential: sameForAll([]), log });
   t.after(async () => {
     await target.close();
     await worker.terminate();

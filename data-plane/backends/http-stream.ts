@@ -1,6 +1,8 @@
 // Reads an event stream that is opened with GET, straight from undici's parser: what a slow reader leaves unread waits in
 // the kernel, not in buffers of ours.
 import type { Pool } from "undici";
+import { BackendError } from "./errors.ts";
+import type { Refusals } from "./shown.ts";
 
 export interface StreamReader {
   /** The server has taken the stream. */
@@ -11,19 +13,25 @@ export interface StreamReader {
 
 /**
  * Resolves when the stream has ended: false when the server offers none. Rejects when it breaks, when the server believes that
- * an earlier one is still open, or with the signal's reason.
+ * an earlier one is still open, when it refuses the credential (BackendError "unauthorized"), or with the signal's reason.
  */
 export function readStream(
   pool: Pool,
-  request: { path: string; headers: Readonly<Record<string, string>>; signal: AbortSignal },
+  request: {
+    readonly path: string;
+    /** Names and values in turn. */
+    readonly headers: readonly string[];
+    readonly signal: AbortSignal;
+    readonly refusals?: Refusals;
+  },
   reader: StreamReader,
 ): Promise<boolean> {
-  const { path, headers, signal } = request;
+  const { path, headers, signal, refusals } = request;
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason);
     let isStream = false;
     let isStopped = false;
-    let isTaken = false;
+    let fault: Error | undefined;
     let abort: (() => void) | undefined;
 
     function settle(error?: Error): void {
@@ -34,7 +42,7 @@ export function readStream(
     }
 
     pool.dispatch(
-      { path, method: "GET", headers: { ...headers, accept: "text/event-stream" } },
+      { path, method: "GET", headers: [...headers, "accept", "text/event-stream"] },
       {
         onRequestStart(controller) {
           abort = () => controller.abort(signal.reason as Error);
@@ -42,9 +50,11 @@ export function readStream(
           else signal.addEventListener("abort", abort, { once: true });
         },
         onResponseStart(_controller, status, responseHeaders) {
+          refusals?.noteStart(status, responseHeaders);
           isStream = status === 200 && /^text\/event-stream\b/i.test(String(responseHeaders["content-type"]));
           if (isStream) reader.onOpen?.();
-          isTaken = status === 409;
+          if (status === 409) fault = new Error("another stream is open");
+          if (status === 401) fault = new BackendError("unauthorized", "not_executed", "answered HTTP 401");
         },
         onResponseData(controller, chunk) {
           if (!isStream || isStopped) return;
@@ -62,7 +72,7 @@ export function readStream(
           controller.pause();
           void wait.finally(() => controller.resume());
         },
-        onResponseEnd: () => settle(isTaken ? new Error("another stream is open") : undefined),
+        onResponseEnd: () => settle(fault),
         onResponseError: (_controller, error) => settle(error),
       },
     );

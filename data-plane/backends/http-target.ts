@@ -1,7 +1,7 @@
 // One URL, and the connections to it that all sessions and calls share.
 import { Pool } from "undici";
 import type { Log } from "../../common/log.ts";
-import type { ShowCredential } from "../outgoing-auth/strategy.ts";
+import type { Credential } from "../outgoing-auth/credential.ts";
 import { createTurnstile } from "../session/turnstile.ts";
 
 /** Connections to one origin. */
@@ -16,7 +16,7 @@ export interface HttpTarget {
   /** For streams, which hold their connections for hours, and for answers that calls wait for: neither may wait for calls. */
   readonly streams: HttpPool;
   readonly path: string;
-  readonly credential: ShowCredential;
+  readonly credential: Credential;
   readonly log: Log;
   /** Runs the work that ends a session, a few at a time: thousands may end in the same moment. */
   ending<T>(work: () => Promise<T>): Promise<T>;
@@ -33,7 +33,7 @@ export const callsMax = 256;
 const endingsMax = 16;
 
 /** Nothing is opened before the first request. */
-export function createHttpTarget({ url, credential, log }: { url: string; credential: ShowCredential; log: Log }): HttpTarget {
+export function createHttpTarget({ url, credential, log }: { url: string; credential: Credential; log: Log }): HttpTarget {
   const { origin, protocol, pathname, search } = new URL(url);
   const isPlain = protocol === "http:";
   const calls = Object.assign(new Pool(origin, { ...settings, connections: callsMax }), { isPlain });

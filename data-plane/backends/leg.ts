@@ -1,5 +1,7 @@
 // One MCP session with one backend, whatever carries it.
+import type { IncomingHttpHeaders } from "node:http";
 import { softwareVersion } from "../../common/version.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { type Era, isSessionVersion, type McpVersion, type SessionVersion } from "../mcp/versions.ts";
 import type { StoredLeg } from "../session/record.ts";
@@ -23,6 +25,8 @@ export interface ClientFacts {
   readonly clientInfo: string;
   /** JSON text of what the client can do. */
   readonly capabilities: string;
+  /** Whoever used it last; what we show the backend is made for them. Looked at whenever something is sent. */
+  readonly caller?: Caller | undefined;
 }
 
 /** We ourselves, when no client stands behind us. */
@@ -82,6 +86,10 @@ export interface ListenOptions {
 
 export interface RequestOptions {
   readonly signal: AbortSignal;
+  /** For whom the request is made. Default: whoever used the session last. */
+  readonly caller?: Caller | undefined;
+  /** Of the client's own request. */
+  readonly clientHeaders?: IncomingHttpHeaders | undefined;
   readonly onMessage?: Hear;
   /** `Mcp-Param-*` headers, for servers of the stateless era. */
   readonly headers?: Readonly<Record<string, string>>;

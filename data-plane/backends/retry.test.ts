@@ -32,6 +32,7 @@ const codes = {
   bad_answer: true,
   refused: true,
   unauthorized: true,
+  no_credential: true,
   unanswered: true,
   shed: true,
 } satisfies Record<BackendErrorCode, true>;
@@ -96,7 +97,7 @@ test("every failure there can be has the answer of the rules", () => {
     if (verdict !== wanted) assert.equal(verdict, wanted, JSON.stringify(failed));
     cases++;
   }
-  assert.equal(cases, methods.length * 8 * 2 * 3 * 3 * 2 ** 6);
+  assert.equal(cases, methods.length * 9 * 2 * 3 * 3 * 2 ** 6);
 });
 
 // What must hold whatever else is changed in the rules.
@@ -131,7 +132,7 @@ const invariants: readonly [promise: string, holds: (failed: Failed, verdict: Re
   ],
   [
     "deadlines, refusals, silence and shed calls are final",
-    ({ code }, verdict) => !["timeout", "refused", "unanswered", "shed"].includes(code) || verdict === "no",
+    ({ code }, verdict) => !["timeout", "refused", "unanswered", "shed", "no_credential"].includes(code) || verdict === "no",
   ],
 ];
 for (const [promise, holds] of invariants) {

@@ -12,6 +12,7 @@ import {
 } from "../../test/support/stateless-backend.ts";
 import { errorResponse, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { metaKeys } from "../mcp/stateless.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { BackendError } from "./errors.ts";
 import { createHttpEndpoint } from "./http-endpoint.ts";
 import type { ClientFacts, Hear, Leg } from "./leg.ts";
@@ -26,7 +27,7 @@ const able =
 async function setUp(t: TestContext, script: StatelessScript, capabilities = able) {
   const tools = Object.keys(script.calls ?? {}).map((name) => plainTool(name));
   const server = await startStatelessBackend({ tools, ...script });
-  const endpoint = createHttpEndpoint({ url: server.url, credential: async () => ({}), log });
+  const endpoint = createHttpEndpoint({ url: server.url, credential: sameForAll([]), log });
   const client: ClientFacts = {
     protocolVersion: "2025-11-25",
     clientInfo: '{"name":"c","version":"1.0","n":9007199254740993}',

@@ -92,7 +92,9 @@ export function createSessionLegs({ backend, place, open, onMessage, log }: Sess
   function opened(session: Session, resumed?: StoredLeg): Promise<Leg> {
     return withDeadline(openMs, (signal) => open(session, signal, resumed)).catch((error: unknown) => {
       // Whatever became of the handshake, the call that waits for it did not run.
-      throw error instanceof BackendError ? new BackendError(error.code, "not_executed", error.message, error) : error;
+      if (!(error instanceof BackendError)) throw error;
+      const { code, message, credentialRenewed } = error;
+      throw new BackendError(code, "not_executed", message, error, { credentialRenewed });
     });
   }
 

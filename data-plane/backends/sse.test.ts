@@ -5,17 +5,22 @@ import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { openLog } from "../../common/log.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { BackendError } from "./errors.ts";
 import type { PipeEvents } from "./pipe.ts";
 import { openSse } from "./sse.ts";
 
 const log = openLog("test", "silent");
+const nothing = { credential: sameForAll([]), asker: () => ({}) };
 const exact = `{"jsonrpc":"2.0","id":9007199254740993,"result":{"n":[1.0,1e400],"☃":"\\u00e9","unknown":{"a":1}}}`;
 
 test("messages keep their bytes in both directions, and headers go with every request", async () => {
   await using server = await serve();
   const inbox = collect();
-  const pipe = await openSse({ name: "s", url: server.url, headers: { "x-key": "k" }, log }, inbox.events);
+  const pipe = await openSse(
+    { name: "s", url: server.url, credential: sameForAll(["x-key", "k"]), asker: () => ({}), log },
+    inbox.events,
+  );
   pipe.setProtocolVersion?.("2024-11-05");
   await pipe.send(Buffer.from(exact));
   const post = server.posts[0];
@@ -33,7 +38,7 @@ test("messages keep their bytes in both directions, and headers go with every re
 test("a message that arrives together with the endpoint is not lost", async () => {
   await using server = await serve({ greeting: `event: endpoint\ndata: /post\n\nevent: message\ndata: {"early":1}\n\n` });
   const inbox = collect();
-  const pipe = await openSse({ name: "s", url: server.url, log }, inbox.events);
+  const pipe = await openSse({ name: "s", url: server.url, ...nothing, log }, inbox.events);
   assert.equal(await inbox.next(), '{"early":1}');
   await pipe.close();
 });
@@ -41,7 +46,7 @@ test("a message that arrives together with the endpoint is not lost", async () =
 test("a stream that ends closes the pipe once, with a reason, and is not reopened", async () => {
   await using server = await serve();
   const inbox = collect();
-  const pipe = await openSse({ name: "s", url: server.url, log }, inbox.events);
+  const pipe = await openSse({ name: "s", url: server.url, ...nothing, log }, inbox.events);
   server.endStream();
   assert.match((await inbox.closed)?.message ?? "", /"s" closed its event stream/);
   await assert.rejects(pipe.send(Buffer.from("{}")), /not connected/);
@@ -53,7 +58,7 @@ test("a stream that ends closes the pipe once, with a reason, and is not reopene
 test("a post that is refused rejects, and the pipe stays open", async () => {
   await using server = await serve({ postStatus: 500 });
   const inbox = collect();
-  const pipe = await openSse({ name: "s", url: server.url, log }, inbox.events);
+  const pipe = await openSse({ name: "s", url: server.url, ...nothing, log }, inbox.events);
   await assert.rejects(pipe.send(Buffer.from("{}")), /HTTP 500/);
   server.push(`data: {"still":1}\n\n`);
   assert.equal(await inbox.next(), '{"still":1}');
@@ -69,7 +74,7 @@ for (const [what, script, code, outcome] of [
 ] as const) {
   test(`a post ${what} is ${code}, ${outcome}`, async () => {
     await using server = await serve(script);
-    const pipe = await openSse({ name: "s", url: server.url, log }, collect().events);
+    const pipe = await openSse({ name: "s", url: server.url, ...nothing, log }, collect().events);
     await assert.rejects(pipe.send(Buffer.from("{}")), (error) => {
       assert.ok(error instanceof BackendError, String(error));
       assert.deepEqual([error.code, error.outcome], [code, outcome]);
@@ -87,18 +92,21 @@ for (const [what, options, wanted] of [
 ] as const) {
   test(`${what} is refused`, async () => {
     await using server = await serve(options);
-    await assert.rejects(openSse({ name: "s", url: `${server.url}?key=hush`, log }, collect().events), (error: Error) => {
-      assert.match(error.message, wanted);
-      assert.doesNotMatch(error.message, /hush/);
-      return true;
-    });
+    await assert.rejects(
+      openSse({ name: "s", url: `${server.url}?key=hush`, ...nothing, log }, collect().events),
+      (error: Error) => {
+        assert.match(error.message, wanted);
+        assert.doesNotMatch(error.message, /hush/);
+        return true;
+      },
+    );
   });
 }
 
 test("a server that names no endpoint in time is given up", async () => {
   await using server = await serve({ greeting: ": nothing\n\n" });
   await assert.rejects(
-    openSse({ name: "s", url: server.url, log, connectMs: 50 }, collect().events),
+    openSse({ name: "s", url: server.url, ...nothing, log, connectMs: 50 }, collect().events),
     /no endpoint within 0\.05 s/,
   );
 });
@@ -106,7 +114,7 @@ test("a server that names no endpoint in time is given up", async () => {
 test("a server that is not there is refused", async () => {
   const server = await serve();
   await server[Symbol.asyncDispose]();
-  await assert.rejects(openSse({ name: "s", url: server.url, log }, collect().events), /cannot connect "s"/);
+  await assert.rejects(openSse({ name: "s", url: server.url, ...nothing, log }, collect().events), /cannot connect "s"/);
 });
 
 interface Script {

@@ -8,17 +8,20 @@ import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { Agent, fetch as undiciFetch } from "undici";
 import type { Log } from "../../common/log.ts";
 import { createEventParser } from "../mcp/event-stream.ts";
+import type { Credential, HeaderList } from "../outgoing-auth/credential.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { printable } from "./lines.ts";
 import type { Pipe, PipeEvents } from "./pipe.ts";
+import { type Asker, type Refusals, sendWith } from "./shown.ts";
 
 /** Where to connect. */
 export interface SseOptions {
   readonly name: string;
   /** Of the event stream, usually `…/sse`. */
   readonly url: string;
-  /** Sent with every request. */
-  readonly headers?: Readonly<Record<string, string>>;
+  /** Shown with every request, for whoever it is by then. */
+  readonly credential: Credential;
+  readonly asker: () => Asker;
   readonly log: Log;
   /** Milliseconds until the server must have named its endpoint. Default 10,000. */
   readonly connectMs?: number;
@@ -29,7 +32,7 @@ const answerMs = 30_000;
 
 /** Connects; rejects with a sentence when the server can't be reached or names no endpoint. Never reconnects: `onClose` tells. */
 export async function openSse(options: SseOptions, events: PipeEvents): Promise<Pipe> {
-  const { name, headers = {}, connectMs = 10_000 } = options;
+  const { name, credential, asker, connectMs = 10_000 } = options;
   const url = new URL(options.url);
   const log = options.log.child({ backend: name });
   // No body timeout: the event stream may rightly be silent for hours.
@@ -38,7 +41,7 @@ export async function openSse(options: SseOptions, events: PipeEvents): Promise<
   let sent = 0;
   const state = { isOpen: false, isOver: false };
 
-  const transport = new SSEClientTransport(url, { requestInit: { headers: { ...headers } }, fetch: exchange });
+  const transport = new SSEClientTransport(url, { fetch: exchange });
   transport.onerror = (error) => {
     log.debug({ err: error }, "HTTP+SSE transport");
     // The SDK would now reconnect by itself, to a server that no longer knows this session.
@@ -47,9 +50,19 @@ export async function openSse(options: SseOptions, events: PipeEvents): Promise<
 
   async function exchange(target: string | URL, init: RequestInit = {}): Promise<Response> {
     const body = outgoing.get(String(init.body)) ?? init.body;
-    const request = { ...init, body, dispatcher: agent } as Parameters<typeof undiciFetch>[1];
-    if (init.method === "POST") return sendOnce(() => undiciFetch(target, request) as Promise<unknown> as Promise<Response>);
-    const response = (await undiciFetch(target, request)) as unknown as Response;
+    const send = async (shown: HeaderList, refusals: Refusals): Promise<Response> => {
+      const headers = new Headers(init.headers);
+      for (let i = 0; i < shown.length; i += 2) headers.set(shown[i] as string, shown[i + 1] as string);
+      // What is shown is shown to this server alone.
+      const request = { ...init, headers, body, dispatcher: agent, redirect: "error" } as Parameters<typeof undiciFetch>[1];
+      const response = (await undiciFetch(target, request)) as unknown as Response;
+      refusals.noteStart(response.status, Object.fromEntries(response.headers));
+      if (response.status === 401 && init.method !== "POST")
+        throw new BackendError("unauthorized", "not_executed", "answered HTTP 401");
+      return response;
+    };
+    if (init.method === "POST") return sendWith(credential, asker(), (...shown) => sendOnce(() => send(...shown)));
+    const response = await sendWith(credential, asker(), send);
     if (!response.ok || !response.body) return response;
     const { status, headers } = response;
     return new Response(response.body.pipeThrough(tap()), { status, headers });

@@ -5,6 +5,7 @@ import { type BackendScript, type Handler, plainTool, rawError, startBackend, te
 import { eventually } from "../../test/support/eventually.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
 import { metaKeys } from "../mcp/stateless.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { createHttpEndpoint } from "./http-endpoint.ts";
 import { gateway, type Hear } from "./leg.ts";
 import { forStatelessCaller } from "./stateless-caller.ts";
@@ -17,7 +18,7 @@ const envelope = `"${metaKeys.protocolVersion}":"2026-07-28","${metaKeys.clientC
 async function setUp(t: TestContext, script: BackendScript) {
   const tools = Object.keys(script.calls ?? {}).map((name) => plainTool(name));
   const server = await startBackend({ tools, ...script });
-  const endpoint = createHttpEndpoint({ url: server.url, credential: async () => ({}), log });
+  const endpoint = createHttpEndpoint({ url: server.url, credential: sameForAll([]), log });
   const session = await endpoint.openLeg(gateway, never);
   t.after(async () => {
     await endpoint.close();

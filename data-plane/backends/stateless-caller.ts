@@ -15,9 +15,9 @@ export function forStatelessCaller(leg: Leg): Leg {
       const id = String(++lastId);
       const plain = withId(withoutEnvelope(message), id);
       const token = progressTokenOf(plain);
-      const hear = options.onMessage;
+      const { onMessage: hear, ...others } = options;
       const answer = await leg.request(token ? readMessage(splice(plain.json, [{ ...token, text: id }])) : plain, {
-        signal: options.signal,
+        ...others,
         ...(hear ? { onMessage: hearing(hear, id, token && textOf(plain, token)) } : {}),
       });
       const own = withId(answer, message.id as string);

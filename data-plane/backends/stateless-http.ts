@@ -1,6 +1,7 @@
 // Requests of the stateless era over HTTP: a POST each, with headers that repeat what the body says.
 // Source: MCP 2026-07-28, transports, streamable HTTP.
 
+import type { Caller } from "../incoming-auth/caller.ts";
 import { withEnvelope } from "../mcp/envelope.ts";
 import { encodeHeaderValue } from "../mcp/header-values.ts";
 import { errorCodes, type Message, readMessage, request, withId } from "../mcp/json-rpc.ts";
@@ -13,12 +14,13 @@ import { post } from "./http-post.ts";
 import type { HttpTarget } from "./http-target.ts";
 import type { ClientFacts, RequestOptions, ServerFacts } from "./leg.ts";
 import { withDeadline } from "./limit.ts";
+import { sendWith } from "./shown.ts";
 import { envelopeOf, readDiscovery, type StatelessWire } from "./stateless-leg.ts";
 
 /** What it takes to send; `onDoubt` hears of answers that no server of this era gives. */
 export interface StatelessHttp extends StatelessWire, Disposable {
-  /** Whether the server is of this era; then it has facts. Throws BackendError when that can't be told. */
-  tryDiscover(signal: AbortSignal): Promise<boolean>;
+  /** Whether the server is of this era; then it has facts. Asked for `caller`, if any. Throws BackendError when that can't be told. */
+  tryDiscover(signal: AbortSignal, caller?: Caller): Promise<boolean>;
 }
 
 /** Nothing is sent before it is asked for. `gateway` is who asks what we ask ourselves. */
@@ -52,31 +54,23 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
     // Many clients stand behind us, and each has an id 1.
     const sent = withId(message, String(++lastId));
     try {
-      const answer = await post(pool, {
-        path: target.path,
-        headers: [
-          "accept",
-          "application/json, text/event-stream",
-          "content-type",
-          "application/json",
-          "mcp-protocol-version",
-          statelessVersion,
-          "mcp-method",
-          message.method as string,
-          ...nameHeader(message),
-          ...Object.entries(headers ?? {}).flat(),
-          ...Object.entries(await target.credential()).flat(),
-        ],
-        body: sent.json,
-        awaited: sent,
-        signal,
-        hasSession: false,
-        // Servers of this era ask nothing on streams; what has an id is none of ours.
-        onMessage: (said) => (said.id === undefined ? onMessage?.(said) : undefined),
-        onStart: (seen) => {
-          status = seen;
-        },
-      });
+      const own = ["mcp-method", message.method as string, ...nameHeader(message), ...Object.entries(headers ?? {}).flat()];
+      const answer = await sendWith(target.credential, options, (shown, refusals) =>
+        post(pool, {
+          path: target.path,
+          headers: [...everyRequest, ...own, ...shown],
+          body: sent.json,
+          awaited: sent,
+          signal,
+          hasSession: false,
+          // Servers of this era ask nothing on streams; what has an id is none of ours.
+          onMessage: (said) => (said.id === undefined ? onMessage?.(said) : undefined),
+          onStart(seen, responseHeaders) {
+            status = seen;
+            refusals.noteStart(seen, responseHeaders);
+          },
+        }),
+      );
       return { answer: withId(answer as Message, message.id as string), status };
     } catch (error) {
       if (error instanceof BackendError && error.code === "refused") return { answer: undefined, status, refusal: error };
@@ -87,7 +81,7 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   async function send(message: Message, options: RequestOptions): Promise<Message> {
     const reply = await exchange(target.calls, message, options);
     // Refused before it ran, and perhaps by a server that is not what it was: that can be asked.
-    if (isDoubtful(reply.status, reply.answer) && !(await isStillStateless())) {
+    if (isDoubtful(reply.status, reply.answer) && !(await isStillStateless(options.caller))) {
       onDoubt();
       throw new BackendError("session_gone", "not_executed", otherRevision);
     }
@@ -96,8 +90,8 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   }
 
   /** Whether the server is of this era still; asked once for all that doubt it. */
-  function isStillStateless(): Promise<boolean> {
-    asking ??= withDeadline(askMs, tryDiscover)
+  function isStillStateless(caller: Caller | undefined): Promise<boolean> {
+    asking ??= withDeadline(askMs, (signal) => tryDiscover(signal, caller))
       .catch(() => true) // it can't be told, so nothing changes
       .finally(() => {
         asking = undefined;
@@ -105,10 +99,10 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
     return asking;
   }
 
-  async function tryDiscover(signal: AbortSignal): Promise<boolean> {
+  async function tryDiscover(signal: AbortSignal, caller?: Caller): Promise<boolean> {
     const message = withEnvelope(readMessage(request("server/discover", undefined, '"vmcp-discover"')), own);
     const ask = async () => {
-      const { answer, status } = await exchange(target.calls, message, { signal });
+      const { answer, status } = await exchange(target.calls, message, { signal, caller });
       // Whatever it says with it, these say nothing of what it is.
       if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
       if (busy.has(status)) throw new BackendError("unavailable", "not_executed", `answered HTTP ${status}`);
@@ -134,8 +128,8 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
       if (!facts) throw new BackendError("unavailable", "not_executed", "it was not asked yet what it is");
       return facts;
     },
-    async discover(signal) {
-      if (await tryDiscover(signal)) return;
+    async discover(signal, caller) {
+      if (await tryDiscover(signal, caller)) return;
       onDoubt();
       throw new BackendError("session_gone", "not_executed", otherRevision);
     },
@@ -146,6 +140,10 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
   };
 }
 
+const everyRequest = [
+  ...["accept", "application/json, text/event-stream", "content-type", "application/json"],
+  ...["mcp-protocol-version", statelessVersion],
+];
 const askMs = 3_000;
 // Request timeout, too early, too many requests.
 const busy = new Set([408, 425, 429]);

@@ -1,5 +1,6 @@
 // What stands for a session with a server of the stateless era: requests that each carry what a session would have agreed on,
 // and a stream of changes that is asked for. Source: MCP 2026-07-28, base protocol and subscriptions.
+import type { Caller } from "../incoming-auth/caller.ts";
 import { type EnvelopeMembers, hasEnvelope, withEnvelope } from "../mcp/envelope.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
 import { metaKeys, statelessErrors, statelessVersion } from "../mcp/stateless.ts";
@@ -14,8 +15,8 @@ export interface StatelessWire {
   send(message: Message, options: RequestOptions): Promise<Message>;
   /** What the server said of itself last. */
   readonly facts: ServerFacts;
-  /** Asks the server again what it is; throws BackendError. */
-  discover(signal: AbortSignal): Promise<void>;
+  /** Asks the server again what it is, for `caller`, if any; throws BackendError. */
+  discover(signal: AbortSignal, caller?: Caller): Promise<void>;
   /** What changed at the server, shared by all that ask. */
   readonly changes: ChangeFeed;
   /** Several sessions use it, and it can't tell them apart. */
@@ -61,8 +62,8 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     return readMessage(resultResponse(message.id as string, "{}"));
   }
 
-  async function ping(message: Message, { signal }: RequestOptions): Promise<Message> {
-    await wire.discover(signal);
+  async function ping(message: Message, { signal, caller = client.caller }: RequestOptions): Promise<Message> {
+    await wire.discover(signal, caller);
     return readMessage(resultResponse(message.id as string, "{}"));
   }
 
@@ -76,11 +77,12 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     const answer = own[message.method as string];
     if (answer) return answer(message, options);
     const enveloped = hasEnvelope(message) ? message : withEnvelope(message, envelope);
-    const response = await wire.send(enveloped, options);
+    const sending = { ...options, caller: options.caller ?? client.caller };
+    const response = await wire.send(enveloped, sending);
     if (!response.error || errorOf(response).code !== statelessErrors.headerMismatch) return response;
     // It did not run. What we know of the tool's headers is out of date: once more, with fresh ones.
     const headers = await options.freshHeaders?.();
-    return headers ? wire.send(enveloped, { ...options, headers }) : response;
+    return headers ? wire.send(enveloped, { ...sending, headers }) : response;
   }
 
   async function listen(hear: Hear, { signal, onOpen, wantsLists }: ListenOptions): Promise<boolean> {

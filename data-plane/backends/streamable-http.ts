@@ -3,10 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { createEventParser } from "../mcp/event-stream.ts";
 import { type Message, readMessage } from "../mcp/json-rpc.ts";
 import type { SessionVersion } from "../mcp/versions.ts";
+import type { HeaderList } from "../outgoing-auth/credential.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { answerBytesMax, type Exchange } from "./http-exchange.ts";
 import { post as postOnce } from "./http-post.ts";
-import { readStream } from "./http-stream.ts";
+import { readStream, type StreamReader } from "./http-stream.ts";
 import type { HttpTarget } from "./http-target.ts";
 import {
   answerServerRequest,
@@ -23,7 +24,9 @@ import {
   readServerFacts,
   type ServerFacts,
 } from "./leg.ts";
+import { type Asker, sendWith } from "./shown.ts";
 
+const postOnly = ["accept", "application/json, text/event-stream", "content-type", "application/json"];
 const closeMs = 2_000;
 const retryMsMin = 250;
 const resumptionsMax = 1_000;
@@ -36,40 +39,47 @@ export async function openSessionLeg(
   opening: AbortSignal,
   resumed?: Resumable,
 ): Promise<Leg> {
-  const { calls, streams, path, log } = target;
-  const headers: Record<string, string> = {
-    accept: "application/json, text/event-stream",
-    "content-type": "application/json",
-    ...(await target.credential()),
-  };
-  let postHeaders = Object.entries(headers).flat(); // as undici writes them, made once
+  const { calls, streams, path, log, credential } = target;
+  // Names and values in turn, as undici writes them; made once.
+  let sessionHeaders: readonly string[] = [];
+  let postHeaders: readonly string[] = postOnly;
   let closedBy: string | undefined;
   let sessionId: string | undefined;
   let answersOpen = 0;
 
   /** Sends one POST; resolves with the response to `awaited`, or with nothing when none is awaited. */
-  function post(body: Buffer, awaited: Message | undefined, { signal, onMessage }: RequestOptions): Promise<Message | undefined> {
-    return postOnce(awaited ? calls : streams, {
-      path,
-      headers: postHeaders,
-      body,
-      awaited,
-      signal,
-      hasSession: sessionId !== undefined,
-      onMessage(message) {
-        if (message.id !== undefined && !(onMessage && isClientRequest(message))) return answerIt(message);
-        return onMessage?.(message);
-      },
-      onStart(_status, responseHeaders) {
-        const minted = responseHeaders["mcp-session-id"];
-        if (awaited?.method === "initialize" && typeof minted === "string") sessionId = minted;
-      },
-      resume: (exchange) => resume(exchange, signal),
-    });
+  function post(body: Buffer, awaited: Message | undefined, options: RequestOptions): Promise<Message | undefined> {
+    const { signal, onMessage } = options;
+    const asker = askerOf(options);
+    return sendWith(credential, asker, (shown, refusals) =>
+      postOnce(awaited ? calls : streams, {
+        path,
+        headers: [...postHeaders, ...shown],
+        body,
+        awaited,
+        signal,
+        hasSession: sessionId !== undefined,
+        onMessage(message) {
+          if (message.id !== undefined && !(onMessage && isClientRequest(message))) return answerIt(message);
+          return onMessage?.(message);
+        },
+        onStart(status, responseHeaders) {
+          refusals.noteStart(status, responseHeaders);
+          const minted = responseHeaders["mcp-session-id"];
+          if (awaited?.method === "initialize" && typeof minted === "string") sessionId = minted;
+        },
+        resume: (exchange) => resume(exchange, signal, asker),
+      }),
+    );
+  }
+
+  /** What stands for the session itself is its client, whoever that is by then. */
+  function askerOf({ caller = client.caller, clientHeaders }: Asker): Asker {
+    return { caller, clientHeaders };
   }
 
   /** Goes on with a call's stream that ended before the answer, as often as the server ends it (MCP 2025-11-25, resumability). */
-  async function resume(exchange: Exchange, signal: AbortSignal): Promise<Message> {
+  async function resume(exchange: Exchange, signal: AbortSignal, asker: Asker): Promise<Message> {
     for (let round = 0; ; round++) {
       const from = exchange.resumption;
       if (!from || round === resumptionsMax)
@@ -78,13 +88,19 @@ export async function openSessionLeg(
       signal.throwIfAborted();
       try {
         let outcome: Message | BackendError | undefined;
-        const request = { path, headers: { ...headers, "last-event-id": from.lastEventId }, signal };
-        const isOffered = await readStream(streams, request, {
-          onChunk(chunk, stop) {
-            outcome = exchange.data(chunk);
-            if (outcome) stop();
-            return exchange.pressure();
-          },
+        const isOffered = await sendWith(credential, asker, (shown, refusals) => {
+          const headers = [...sessionHeaders, ...shown, "last-event-id", from.lastEventId];
+          return readStream(
+            streams,
+            { path, headers, signal, refusals },
+            {
+              onChunk(chunk, stop) {
+                outcome = exchange.data(chunk);
+                if (outcome) stop();
+                return exchange.pressure();
+              },
+            },
+          );
         });
         if (outcome instanceof Error) throw outcome;
         if (outcome) return outcome;
@@ -92,7 +108,8 @@ export async function openSessionLeg(
           throw new BackendError("unavailable", "unknown", "the event stream ended before the answer and can't be resumed");
       } catch (error) {
         if (signal.aborted) throw signal.reason;
-        if (error instanceof BackendError) throw error;
+        // A credential that was renewed meanwhile is a reason to ask again, like a stream that was cut.
+        if (error instanceof BackendError && !error.credentialRenewed) throw asLost(error);
         // Cut again; but a server that is not there any more has lost the call.
         if (isUnreachable(error)) throw new BackendError("unavailable", "unknown", reasonOf(error), error);
       }
@@ -125,17 +142,16 @@ export async function openSessionLeg(
 
   function listen(onMessage: Hear, { signal, onOpen }: ListenOptions): Promise<boolean> {
     const parser = createEventParser(answerBytesMax);
-    return readStream(
-      streams,
-      { path, headers, signal },
-      {
-        ...(onOpen ? { onOpen } : {}),
-        onChunk(chunk) {
-          let wait: Promise<void> | undefined;
-          for (const event of parser.push(chunk)) if (event.data.length > 0) wait = onMessage(readMessage(event.data)) ?? wait;
-          return wait;
-        },
+    const stream: StreamReader = {
+      ...(onOpen ? { onOpen } : {}),
+      onChunk(chunk) {
+        let wait: Promise<void> | undefined;
+        for (const event of parser.push(chunk)) if (event.data.length > 0) wait = onMessage(readMessage(event.data)) ?? wait;
+        return wait;
       },
+    };
+    return sendWith(credential, askerOf({}), (shown, refusals) =>
+      readStream(streams, { path, headers: [...sessionHeaders, ...shown], signal, refusals }, stream),
     );
   }
 
@@ -149,9 +165,8 @@ export async function openSessionLeg(
 
   /** What every request says from now on. */
   function speak(protocolVersion: string): void {
-    headers["mcp-protocol-version"] = protocolVersion;
-    if (sessionId !== undefined) headers["mcp-session-id"] = sessionId;
-    postHeaders = Object.entries(headers).flat();
+    sessionHeaders = ["mcp-protocol-version", protocolVersion, ...(sessionId === undefined ? [] : ["mcp-session-id", sessionId])];
+    postHeaders = [...postOnly, ...sessionHeaders];
   }
 
   function goOn({ sessionId: known, protocolVersion, capabilities }: Resumable): ServerFacts {
@@ -162,14 +177,14 @@ export async function openSessionLeg(
 
   async function endSession(): Promise<void> {
     if (sessionId === undefined) return;
-    const ending = { ...headers, "mcp-session-id": sessionId };
-    await target.ending(async () => {
-      const request = { path, method: "DELETE", headers: ending, signal: AbortSignal.timeout(closeMs) } as const;
-      await calls.request(request).then(
-        ({ body }) => body.dump(),
-        () => undefined, // it ends by itself one day
-      );
-    });
+    const ending = sessionHeaders.length > 0 ? sessionHeaders : ["mcp-session-id", sessionId];
+    const sayGoodbye = async (shown: HeaderList): Promise<void> => {
+      const headers = [...ending, ...shown];
+      const { body } = await calls.request({ path, method: "DELETE", headers, signal: AbortSignal.timeout(closeMs) });
+      await body.dump();
+    };
+    // One that gets none ends by itself one day.
+    await target.ending(() => sendWith(credential, askerOf({}), sayGoodbye)).catch(() => undefined);
   }
 
   const facts = resumed
@@ -217,4 +232,9 @@ function isUnreachable(error: unknown): boolean {
   return ["ECONNREFUSED", "EHOSTUNREACH", "ENOTFOUND", "UND_ERR_CONNECT_TIMEOUT", "UND_ERR_DESTROYED"].includes(
     (error as { code?: string }).code ?? "",
   );
+}
+
+/** The call began before its stream was cut, so it is not to be made again whatever a resumption is refused for. */
+function asLost(error: BackendError): BackendError {
+  return new BackendError(error.code, "unknown", error.message, error);
 }

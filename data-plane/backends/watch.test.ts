@@ -7,6 +7,7 @@ import { pino } from "pino";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { type BackendScript, plainTool, rawError, startBackend } from "../../test/support/backend.ts";
 import { eventually } from "../../test/support/eventually.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import type { Catalog, ListProblem } from "./catalog.ts";
 import { createConnector } from "./connect.ts";
 import { watchCatalog } from "./watch.ts";
@@ -17,7 +18,7 @@ const client = { protocolVersion: "2025-11-25", clientInfo: '{"name":"c","versio
 async function setUp(t: TestContext, script: BackendScript) {
   const server = await startBackend(script);
   const spec = create(BackendSchema, { name: "scripted", url: server.url, transport: "streamable-http" });
-  const connector = createConnector({ spec, credential: async () => ({}), log: pino({ level: "silent" }) });
+  const connector = createConnector({ spec, credential: sameForAll([]), log: pino({ level: "silent" }) });
   const stop = new AbortController();
   const news = new EventTarget();
   const told: (readonly ListProblem[])[] = [];

@@ -1,9 +1,10 @@
-// THE REQUEST PATH, in order: parting → guard → probes → MCP endpoint → the older SSE endpoint → not found.
+// THE REQUEST PATH, in order: parting → guard → probes → discovery → MCP endpoint → the older SSE endpoint → not found.
 import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
+import { metadataOf, wellKnown } from "./discovery.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
 import { type OriginRules, refusalOf } from "./origin.ts";
 import { readiness, status } from "./probes.ts";
@@ -30,7 +31,15 @@ export function createApp(options: AppOptions): Koa {
     if (isClientGone(error, ctx)) options.log.debug({ reason: reasonOf(error) }, "a client went away");
     else options.log.error({ err: error }, "a request failed");
   });
-  for (const step of [parting(options), guard(options.origin), probes(options), mcp(options), olderMcp(options), notFound])
+  for (const step of [
+    parting(options),
+    guard(options.origin),
+    probes(options),
+    discovery(options),
+    mcp(options),
+    olderMcp(options),
+    notFound,
+  ])
     app.use(step);
   return app;
 }
@@ -80,6 +89,21 @@ function probes({ runtime, isDraining }: AppOptions): Middleware {
     const answer = route();
     ctx.status = answer.status;
     ctx.body = answer.body;
+    return undefined;
+  };
+}
+
+/** How clients get a token for an endpoint; without its path, for the only one there is. */
+function discovery(options: AppOptions): Middleware {
+  return (ctx, next) => {
+    if (ctx.path !== wellKnown && !ctx.path.startsWith(`${wellKnown}/`)) return next();
+    const path = ctx.path.slice(wellKnown.length) || "/mcp";
+    const suffix = ["/mcp", "/sse"].find((one) => path.endsWith(one));
+    const server = suffix && serverOf(options.runtime(), path.slice(0, -suffix.length));
+    const document = server && metadataOf(server, path, { ...options, request: ctx.req });
+    if (!document) return next();
+    ctx.set("cache-control", "no-cache");
+    ctx.body = document;
     return undefined;
   };
 }

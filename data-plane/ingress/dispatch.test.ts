@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { believing, callerOf } from "../../test/support/authenticators.ts";
 import { createLimit } from "../backends/limit.ts";
 import { oneKey } from "../mcp/seal.ts";
 import { createRelay } from "../relay/relay.ts";
@@ -17,7 +18,7 @@ const identity = { issuer: "test", subject: "ada", isAnonymous: false };
 const server = createVirtualServer({
   name: "team",
   spec: create(VirtualServerSchema, { aggregation: { conflictResolution: "prefix" } }),
-  authenticate: () => identity,
+  auth: believing(() => identity),
   backends: [],
 });
 
@@ -54,7 +55,7 @@ for (const [id, requestId, isCancelled] of cancellations) {
       Buffer.from(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{ "requestId" : ${requestId} }}`),
     );
     assert.ok("params" in read);
-    assert.equal(takeMessage({ server, session, relay, tokens, log }, read), undefined);
+    assert.equal(takeMessage({ server, session, caller: callerOf(identity), headers: {}, relay, tokens, log }, read), undefined);
     assert.equal(limit.signal.aborted, isCancelled);
   });
 }

@@ -1,8 +1,10 @@
 // What becomes of a message inside a session: a request is answered by its method, a notification is taken, an answer
 // goes back to the backend that asked.
+import type { IncomingHttpHeaders } from "node:http";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { createLimit } from "../backends/limit.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { projectResult } from "../mcp/project.ts";
 import { isUnreadable, member, splice } from "../mcp/scan.ts";
@@ -19,6 +21,9 @@ import type { ReadMessage } from "./read-request.ts";
 export interface Place {
   readonly server: VirtualServer;
   readonly session: Session;
+  /** For whom the message is, and with which headers it came. */
+  readonly caller: Caller;
+  readonly headers: IncomingHttpHeaders;
   readonly relay: Relay;
   readonly tokens: CallerTokens;
   readonly log: Log;
@@ -28,7 +33,7 @@ export interface Place {
 
 /** Answers a request; never rejects. */
 export async function answerRequest(place: Place, { message, params }: ReadMessage, answer: Answer): Promise<void> {
-  const { server, session, relay, tokens, log } = place;
+  const { server, session, caller, headers, relay, tokens, log } = place;
   const id = message.id as string;
   const name = message.method as string;
   const method = methods.get(name);
@@ -40,7 +45,7 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
   const view = server.viewOf(session);
   try {
     const response = await method({
-      ...{ message, id, params, session, server, view, limit, relay, tokens },
+      ...{ message, id, params, session, caller, headers, server, view, limit, relay, tokens },
       notify: answer.notify,
       stateless: undefined,
     });

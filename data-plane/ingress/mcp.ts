@@ -1,7 +1,7 @@
 // The MCP endpoint of one virtual server, for both eras: POST, and for sessions GET and DELETE.
 // Source: MCP 2025-11-25 and 2026-07-28, transports, streamable HTTP.
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Identity } from "../incoming-auth/identity.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { errorCodes, request as rpcRequest } from "../mcp/json-rpc.ts";
 import { isSessionVersion } from "../mcp/versions.ts";
 import { UnboundCallerError } from "../session/binding.ts";
@@ -9,6 +9,7 @@ import { StoreUnavailableError } from "../session/record-store.ts";
 import { notifySession, type Session } from "../session/session.ts";
 import type { Sessions } from "../session/sessions.ts";
 import type { VirtualServer } from "../virtual-server.ts";
+import { type AdmissionOptions, admit, mayCall } from "./admission.ts";
 import { createAnswer } from "./answer.ts";
 import { createBatchAnswers } from "./batch.ts";
 import { classify } from "./classify.ts";
@@ -23,7 +24,7 @@ import { type StatelessOptions, serveStateless } from "./stateless.ts";
 // How long a call may say nothing before it is answered as a stream.
 const silentMs = 10_000;
 
-export interface McpOptions extends StatelessOptions {
+export interface McpOptions extends StatelessOptions, AdmissionOptions {
   readonly sessions: Sessions;
   /** Where another replica is, by its short name; undefined when it is gone. */
   readonly addressOf: (replica: string) => Promise<string | undefined>;
@@ -32,7 +33,7 @@ export interface McpOptions extends StatelessOptions {
 
 interface Exchange extends McpOptions {
   readonly server: VirtualServer;
-  readonly identity: Identity;
+  readonly caller: Caller;
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
 }
@@ -44,9 +45,10 @@ export async function serveMcp(
   response: ServerResponse,
   options: McpOptions,
 ): Promise<void> {
-  const identity = server.authenticate(request.headers);
-  if (!identity) return refuse(response, 401, "authentication is required", { headers: { "www-authenticate": "Bearer" } });
-  const exchange = { ...options, server, identity, request, response };
+  const admitting = admit({ ...options, server, request, response });
+  const caller = admitting instanceof Promise ? await admitting : admitting;
+  if (!caller) return;
+  const exchange = { ...options, server, caller, request, response };
   if (request.method === "POST") return post(exchange);
   if (request.method === "GET") return get(exchange);
   if (request.method === "DELETE") return remove(exchange);
@@ -70,6 +72,7 @@ async function post(exchange: Exchange): Promise<void> {
     const { status, message, ...error } = kind.refusal;
     return refuse(response, status, message, { ...error, id: Array.isArray(read) ? undefined : read.message.id });
   }
+  if (!mayCall(exchange, exchange.caller, Array.isArray(read) ? read : [read])) return;
   if (kind.era === "stateless-notification") return void response.writeHead(202).end(); // none of them means anything
   if (kind.era === "stateless") {
     const stateless = { ...exchange, prefersStream: prefersStream(request), silentMs };
@@ -86,7 +89,7 @@ async function post(exchange: Exchange): Promise<void> {
       prefersStream: prefersStream(request),
       silentMs,
     });
-    return answerRequest({ ...exchange, session }, read, answer);
+    return answerRequest({ ...exchange, session, headers: request.headers }, read, answer);
   }
   const take = (): void => {
     const refusal = takeMessage(placeOf(exchange, session), read);
@@ -111,7 +114,7 @@ async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> 
 }
 
 function placeOf(exchange: Exchange, session: Session): Place {
-  return { ...exchange, session, tellCancelled: exchange.sessions.tellCancelled };
+  return { ...exchange, session, headers: exchange.request.headers, tellCancelled: exchange.sessions.tellCancelled };
 }
 
 /** What names of streams begin with here. */
@@ -178,15 +181,17 @@ async function remove(exchange: Exchange): Promise<void> {
 }
 
 /** The session of a request; without one the request is refused here. */
-async function findSession({ server, identity, request, response, sessions }: Exchange): Promise<Session | undefined> {
+async function findSession({ server, caller, request, response, sessions }: Exchange): Promise<Session | undefined> {
   const version = request.headers["mcp-protocol-version"];
   if (version !== undefined && !isSessionVersion(version))
     return void refuse(response, 400, `MCP-Protocol-Version ${JSON.stringify(version)} is not supported`);
   const id = request.headers["mcp-session-id"];
   if (typeof id !== "string" || id === "") return void refuse(response, 400, "Mcp-Session-Id is missing; initialize first");
   try {
-    const found = sessions.find(id, { virtualServer: server.name, identity });
+    const found = sessions.find(id, { virtualServer: server.name, identity: caller.identity, caller });
     const session = found instanceof Promise ? await found : found;
+    const joining = session && server.join(session);
+    if (joining !== undefined) await joining;
     // Somebody else's session answers like an unknown one.
     return session ?? void refuse(response, 404, "no such session; initialize a new one");
   } catch (error) {

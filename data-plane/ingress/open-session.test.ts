@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { believing, callerOf } from "../../test/support/authenticators.ts";
 import { createLocalSessions, type LocalSessions, type SessionFacts } from "../session/local-sessions.ts";
 import { createVirtualServer } from "../virtual-server.ts";
 import { createSession } from "./open-session.ts";
@@ -11,7 +12,7 @@ const identity = { issuer: "test", subject: "ada", isAnonymous: false };
 const server = createVirtualServer({
   name: "team",
   spec: create(VirtualServerSchema, { aggregation: { conflictResolution: "prefix" } }),
-  authenticate: () => identity,
+  auth: believing(() => identity),
   backends: [],
 });
 const openSessions = (sessionsMax = 10) => createLocalSessions({ idleMs: 60_000, sessionsMax });
@@ -35,7 +36,10 @@ const cases: [what: string, clientInfo: string, capabilities: string, isOpened: 
 for (const [what, clientInfo, capabilities, isOpened] of cases) {
   test(`initialize with ${what} ${isOpened ? "opens a session" : "is answered with invalid params"}`, async () => {
     await using sessions = openSessions();
-    const opened = await createSession({ server, identity, open: opening(sessions) }, initialize(clientInfo, capabilities));
+    const opened = await createSession(
+      { server, caller: callerOf(identity), open: opening(sessions) },
+      initialize(clientInfo, capabilities),
+    );
     assert.equal(sessions.size, isOpened ? 1 : 0);
     assert.equal(opened?.session !== undefined, isOpened);
     const { error } = JSON.parse(String(opened?.answer)) as { error?: { code: number } };
@@ -45,8 +49,11 @@ for (const [what, clientInfo, capabilities, isOpened] of cases) {
 
 test("initialize opens nothing while all places are taken by sessions in use", async () => {
   await using sessions = openSessions(1);
-  assert.ok(await createSession({ server, identity, open: opening(sessions) }, initialize(info, "{}")));
-  assert.equal(await createSession({ server, identity, open: opening(sessions) }, initialize(info, "{}")), undefined);
+  assert.ok(await createSession({ server, caller: callerOf(identity), open: opening(sessions) }, initialize(info, "{}")));
+  assert.equal(
+    await createSession({ server, caller: callerOf(identity), open: opening(sessions) }, initialize(info, "{}")),
+    undefined,
+  );
 });
 
 function initialize(clientInfo: string, capabilities: string) {

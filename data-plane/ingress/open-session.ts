@@ -1,6 +1,6 @@
 // `initialize`: a session is opened, and the client learns what it is connected to.
 import type { ServerResponse } from "node:http";
-import type { Identity } from "../incoming-auth/identity.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { errorCodes, errorResponse, resultResponse } from "../mcp/json-rpc.ts";
 import { member, withoutMembers } from "../mcp/scan.ts";
 import { negotiate } from "../mcp/versions.ts";
@@ -18,7 +18,7 @@ const capabilitiesBytesMax = 8 * 1024;
 
 export interface Opening {
   readonly server: VirtualServer;
-  readonly identity: Identity;
+  readonly caller: Caller;
   /** Undefined when there is no room. Throws StoreUnavailableError. */
   readonly open: (facts: Omit<SessionFacts, "era">) => Promise<Session | undefined>;
 }
@@ -33,7 +33,7 @@ export async function openSession(opening: Opening & { readonly response: Server
 
 /** The answer to `initialize` and, when the request is good, the session it opened. Undefined when there is no room. */
 export async function createSession(
-  { server, identity, open }: Opening,
+  { server, caller, open }: Opening,
   { message, params }: ReadMessage,
 ): Promise<{ readonly answer: Buffer; readonly session?: Session } | undefined> {
   const id = message.id as string;
@@ -53,7 +53,8 @@ export async function createSession(
   }
   const session = await open({
     virtualServer: server.name,
-    identity,
+    identity: caller.identity,
+    caller,
     protocolVersion: negotiate(protocolVersion),
     clientInfo: clientInfoJson?.toString() ?? "{}",
     capabilities: inOrder(capabilitiesJson),

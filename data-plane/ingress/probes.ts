@@ -14,7 +14,9 @@ export function status(runtime: Runtime): object {
   const backends = runtime.backends.map(({ resource, backend }) => ({
     name: backend.name,
     resource,
-    health: { ready: "healthy", connecting: "unknown", unavailable: "unhealthy" }[backend.state.state],
+    health: { ready: "healthy", connecting: "unknown", waiting: "unknown", unavailable: "unhealthy" }[backend.state.state],
+    listed_with: backend.listedWith,
+    tokens: backend.tokens,
     error: backend.state.error,
     era: backend.catalog?.facts.era,
     mcp_revision: backend.catalog?.facts.protocolVersion,

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { EventEmitter, once } from "node:events";
-import { createServer, type IncomingHttpHeaders } from "node:http";
+import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { request } from "undici";
 import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { believing } from "../../test/support/authenticators.ts";
 import { oneKey } from "../mcp/seal.ts";
 import { createRelay } from "../relay/relay.ts";
 import { createCallerTokens } from "../session/caller-tokens.ts";
@@ -96,7 +97,7 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
   const closed = new EventEmitter<{ closed: [] }>(); // a stream is gone, and the endpoint knows
   const server = createServer((incoming, response) => {
     if (incoming.url?.startsWith("/messages")) return void endpoint.take(team, incoming, response);
-    endpoint.open(team, incoming, response, "");
+    void endpoint.open(team, incoming, response, "");
     response.once("close", () => closed.emit("closed"));
   });
   server.listen(0, "127.0.0.1");
@@ -116,6 +117,7 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
     tokens,
     log,
     ids,
+    publicUrl: undefined,
     bodyBytesMax: 100_000,
     streamsMax: 10,
     ...limits,
@@ -136,8 +138,9 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
 const team = createVirtualServer({
   name: "team",
   spec: create(VirtualServerSchema, { aggregation: { conflictResolution: "prefix" } }),
-  authenticate: ({ authorization }: IncomingHttpHeaders) =>
+  auth: believing(({ authorization }) =>
     authorization ? { issuer: "test", subject: authorization, isAnonymous: false } : undefined,
+  ),
   backends: [],
 });
 

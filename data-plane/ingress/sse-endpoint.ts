@@ -1,12 +1,14 @@
 // The endpoint for clients of the older HTTP+SSE transport: a GET opens the stream that everything comes on, and its first
 // event says where to POST. The session lives as long as the stream. Source: MCP 2024-11-05, transports, HTTP with SSE.
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Caller } from "../incoming-auth/caller.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
 import type { LocalSessions, SessionFacts } from "../session/local-sessions.ts";
 import { attachStream, type Session } from "../session/session.ts";
 import type { StreamIds } from "../session/stream-ids.ts";
 import type { VirtualServer } from "../virtual-server.ts";
+import { admit, mayCall } from "./admission.ts";
 import { answerRequest, takeMessage } from "./dispatch.ts";
 import type { McpOptions } from "./mcp.ts";
 import { createSession } from "./open-session.ts";
@@ -16,15 +18,15 @@ import { refuse } from "./refuse.ts";
 import { createSseStream, type SseStream } from "./sse-stream.ts";
 
 export interface SseEndpoint {
-  /** Serves `GET <prefix>/sse`. */
-  open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): void;
+  /** Serves `GET <prefix>/sse`; never rejects. */
+  open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): Promise<void>;
   /** Serves `POST <prefix>/messages?sessionId=…`; never rejects. */
   take(server: VirtualServer, request: IncomingMessage, response: ServerResponse): Promise<void>;
   /** Ends every stream once the calls on it are answered. */
   end(): void;
 }
 
-type Shared = Pick<McpOptions, "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
+type Shared = Pick<McpOptions, "publicUrl" | "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
 
 export interface SseOptions extends Shared {
   readonly ids: StreamIds;
@@ -53,13 +55,19 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     return sessions.create({ ...facts, era: "session" });
   }
 
-  function open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): void {
-    const identity = identify(server, request, response, "GET");
-    if (!identity) return;
+  async function open(server: VirtualServer, request: IncomingMessage, response: ServerResponse, prefix: string): Promise<void> {
+    const caller = await identify({ ...options, server, request, response }, "GET");
+    if (!caller) return;
     if (connections.size >= streamsMax) return refuse(response, 503, "too many streams", { headers: { "retry-after": "1" } });
     const id = ids.mint(contextOf(server));
     const stream = createSseStream(response, { endpoint: `${prefix}/messages?sessionId=${id}` });
-    const connection: Connection = { virtualServer: server.name, identity, stream, session: undefined, isOpening: false };
+    const connection: Connection = {
+      virtualServer: server.name,
+      identity: caller.identity,
+      stream,
+      session: undefined,
+      isOpening: false,
+    };
     connections.set(id, connection);
     const unused = setTimeout(() => {
       if (!connection.session) stream.end();
@@ -73,8 +81,9 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
   }
 
   async function take(server: VirtualServer, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const identity = identify(server, request, response, "POST");
-    if (!identity) return;
+    const arrival = { ...options, server, request, response };
+    const caller = await identify(arrival, "POST");
+    if (!caller) return;
     if (!/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? ""))
       return refuse(response, 415, "Content-Type must be application/json");
     const body = await readBody(request, bodyBytesMax).catch(() => Buffer.alloc(0));
@@ -84,27 +93,28 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     const owner = connection || owners.isForwarded(request) ? undefined : ids.ownerOf(id, contextOf(server));
     if (owner !== undefined) return owners.forward(owner, request, response, body);
     // Somebody else's stream answers like an unknown one.
-    if (!connection || connection.virtualServer !== server.name || !isSame(connection.identity, identity))
+    if (!connection || connection.virtualServer !== server.name || !isSame(connection.identity, caller.identity))
       return refuse(response, 404, "no such stream; open a new one");
     const read = readRequest(body);
     if ("status" in read) return refuse(response, read.status, read.message, { code: read.code });
+    if (!mayCall(arrival, caller, Array.isArray(read) ? read : [read])) return;
     if (!Array.isArray(read) && read.message.method === "initialize" && isRequest(read))
-      return initialize(connection, server, read, response);
-    return takeInSession(connection, server, read, response);
+      return initialize(connection, arrival, caller, read);
+    return takeInSession(connection, arrival, caller, read);
   }
 
   async function initialize(
     connection: Connection,
-    server: VirtualServer,
+    { server, response }: Arrival,
+    caller: Caller,
     read: ReadMessage,
-    response: ServerResponse,
   ): Promise<void> {
-    const { stream, identity } = connection;
+    const { stream } = connection;
     if (connection.isOpening || stream.isEnding) return refuse(response, 400, "this stream has a session already, or had one");
     connection.isOpening = true;
     response.writeHead(202).end();
     const answer = stream.expect();
-    const opened = await createSession({ server, identity, open: openHere }, read);
+    const opened = await createSession({ server, caller, open: openHere }, read);
     const session = opened?.session;
     connection.session = session;
     connection.isOpening = session !== undefined;
@@ -118,16 +128,18 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
 
   async function takeInSession(
     { stream, session: opened }: Connection,
-    server: VirtualServer,
+    { server, request, response }: Arrival,
+    caller: Caller,
     read: ReadMessage | ReadMessage[],
-    response: ServerResponse,
   ): Promise<void> {
     if (!opened) return refuse(response, 400, "this stream has no session; initialize first");
     const session = sessions.find(opened.id, server.name);
     if (!session) return refuse(response, 404, "the session has ended; open a new stream");
     if (Array.isArray(read) && session.protocolVersion !== "2025-03-26")
       return refuse(response, 400, `MCP ${session.protocolVersion} has no batches`);
-    const place = { ...options, server, session };
+    session.caller = caller;
+    await server.join(session);
+    const place = { ...options, server, session, caller, headers: request.headers };
     const messages = Array.isArray(read) ? read : [read];
     const requests = messages.filter(isRequest);
     if (stream.isEnding && requests.length > 0) return refuse(response, 503, "this stream is ending; open a new one");
@@ -148,17 +160,13 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
 
 const tooManySessions = { code: errorCodes.internal, message: "too many sessions; try again later" };
 
+type Arrival = Parameters<typeof admit>[0];
+
 /** Who asks; refuses the request and gives undefined when nobody does, or not with the method of this path. */
-function identify(
-  server: VirtualServer,
-  request: IncomingMessage,
-  response: ServerResponse,
-  method: "GET" | "POST",
-): Identity | undefined {
-  const identity = server.authenticate(request.headers);
-  if (!identity) return void refuse(response, 401, "authentication is required", { headers: { "www-authenticate": "Bearer" } });
-  if (request.method !== method) return void refuse(response, 405, `only ${method}`, { headers: { allow: method } });
-  return identity;
+async function identify(arrival: Arrival, method: "GET" | "POST"): Promise<Caller | undefined> {
+  const caller = await admit(arrival);
+  if (!caller || arrival.request.method === method) return caller;
+  return void refuse(arrival.response, 405, `only ${method}`, { headers: { allow: method } });
 }
 
 /** What stream ids are bound to. No virtual server is named so, so that they are void as session ids. */
@@ -167,7 +175,7 @@ function contextOf({ name }: VirtualServer): string {
 }
 
 function isSame(one: Identity, other: Identity): boolean {
-  return one.issuer === other.issuer && one.subject === other.subject;
+  return (["issuer", "subject", "client", "confirmation"] as const).every((name) => one[name] === other[name]);
 }
 
 function isRequest({ message }: ReadMessage): boolean {

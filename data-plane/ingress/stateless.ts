@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Log } from "../../common/log.ts";
 import { createLimit } from "../backends/limit.ts";
-import type { Identity } from "../incoming-auth/identity.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { withEnvelope } from "../mcp/envelope.ts";
 import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
@@ -37,7 +37,7 @@ export interface StatelessOptions {
 
 export interface StatelessExchange extends StatelessOptions {
   readonly server: VirtualServer;
-  readonly identity: Identity;
+  readonly caller: Caller;
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly prefersStream: boolean;
@@ -55,7 +55,7 @@ export async function serveStateless(
   envelope: Envelope,
   body: Buffer,
 ): Promise<void> {
-  const { server, identity, request, response, callers } = exchange;
+  const { server, request, response, callers } = exchange;
   const name = read.message.method as string;
   const id = read.message.id as string;
   const isListen = name === "subscriptions/listen";
@@ -63,11 +63,14 @@ export async function serveStateless(
   const notFound = (message: string) => refuse(response, 404, message, { id, code: errorCodes.methodNotFound });
   if (!method && !isListen) return notFound(`unknown method: ${name}`);
 
-  const caller = callers.of({ virtualServer: server.name, identity, capabilities: abilitiesOf(envelope.capabilities) });
-  if (!caller)
+  const { identity } = exchange.caller;
+  const abilities = abilitiesOf(envelope.capabilities);
+  const known = callers.of({ virtualServer: server.name, identity, caller: exchange.caller, capabilities: abilities });
+  if (!known)
     return refuse(response, 503, "too many callers", { id, code: errorCodes.internal, headers: { "retry-after": "1" } });
-  const { session } = caller;
-  if (caller.isNew) await server.join(session);
+  const { session } = known;
+  const joining = server.join(session);
+  if (joining !== undefined) await joining;
   if (response.destroyed) return; // whoever asked is gone, and nothing has run
   const offer = offersNeeded.get(name);
   const view = server.viewOf(session);
@@ -83,12 +86,14 @@ export async function serveStateless(
     id,
     params: read.params,
     session,
+    caller: exchange.caller,
+    headers: request.headers,
     server,
     view,
     limit,
     relay: exchange.relay,
     tokens: exchange.tokens,
-    stateless: { envelope, headers: request.headers, state, parked: exchange.parked, self: exchange.self },
+    stateless: { envelope, state, parked: exchange.parked, self: exchange.self },
   };
   if (isListen) return serveListen(call, response);
   // Whoever goes away wants no answer any more. A call that waits for input has been answered, for now.

@@ -5,7 +5,8 @@ import { elements, isEmpty, member, parseValue, type Span, splice, withMembers, 
 import { metaKeys, statelessErrors } from "./stateless.ts";
 
 /** Asks the client to visit a URL first (MCP 2025-11-25); its place in the stateless era is an `input_required` result. */
-const urlElicitationRequired = -32042;
+/** Of errors: a URL has to be visited first (MCP 2025-11-25, elicitation). */
+export const urlElicitationRequired = -32042;
 
 /** What a result of the stateless era is: `complete`, `input_required`, or a word of an extension; undefined when it has none. */
 export function resultTypeOf({ json, result }: Message): string | undefined {

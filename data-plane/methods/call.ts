@@ -4,6 +4,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import type { View } from "../aggregation/view.ts";
 import type { BackendError } from "../backends/errors.ts";
 import type { Limit } from "../backends/limit.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
 import type { Envelope } from "../mcp/stateless.ts";
 import type { ParkedCalls } from "../relay/parked-calls.ts";
@@ -19,6 +20,10 @@ export interface Call {
   /** Parsed, for looking up; what goes on is spliced from the bytes. */
   readonly params: Readonly<Record<string, unknown>>;
   readonly session: Session;
+  /** For whom this very request is; others of the session may be for another token of the same caller. */
+  readonly caller: Caller;
+  /** Of the client's request. */
+  readonly headers: IncomingHttpHeaders;
   readonly server: VirtualServer;
   /** What this client sees, from the beginning of the call to its end. */
   readonly view: View;
@@ -36,7 +41,6 @@ export interface Call {
 
 export interface StatelessCall {
   readonly envelope: Envelope;
-  readonly headers: IncomingHttpHeaders;
   /** Where the call goes on that this request is a retry of. */
   readonly state: CallState | undefined;
   readonly parked: ParkedCalls;
@@ -85,6 +89,7 @@ const wording: Readonly<Record<BackendError["code"], string>> = {
   bad_answer: "gave no usable answer",
   refused: "refused the request",
   unauthorized: "refused our credential",
+  no_credential: "is not called without a credential",
   unanswered: "asked something that nobody answered",
   shed: "is not called at the moment",
 };

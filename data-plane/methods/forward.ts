@@ -7,6 +7,7 @@ import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/jso
 import { type Edit, isUnreadable, member, splice } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 import { forwardStateless } from "./forward-stateless.ts";
+import { askToSignIn, signInOf } from "./sign-in.ts";
 
 const personMs = 10 * 60_000;
 const callMsMax = 30 * 60_000;
@@ -26,12 +27,16 @@ export async function forward(
     const options = {
       timeoutMs: call.server.timeoutMs(route.backend),
       limit: call.limit,
+      caller: call.caller,
+      clientHeaders: call.headers,
       isIncidental: call.isIncidental ?? false,
       ...headers,
     };
     if (call.stateless) return await forwardStateless(call, call.stateless, { backend, message, options });
     return await backend.call(call.session, message, { ...options, onMessage: hearing(call, backend, options.timeoutMs) });
   } catch (error) {
+    const signIn = signInOf(error);
+    if (signIn) return askToSignIn(call, route.backend, signIn);
     if (error instanceof BackendError) return readMessage(backendFailure(call, route.backend, error));
     if (isUnreadable(error))
       return readMessage(

@@ -9,6 +9,7 @@ import { statelessErrors } from "../mcp/stateless.ts";
 import { noteUris } from "../session/handed-out.ts";
 import { type Call, invalidParams, type Method } from "./call.ts";
 import { forward, replaceParam } from "./forward.ts";
+import { signIn } from "./sign-in.ts";
 import { callAsTask } from "./task-tools.ts";
 import { withOwnTaskId } from "./tasks.ts";
 
@@ -17,8 +18,9 @@ export const callTool: Method = async (call) => {
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
   const route = call.view.tools.get(name);
   if (!route) return invalidParams(call, `unknown tool: ${name}`);
+  if (route.isSignIn) return (await signIn(call, route.backend)).json;
   const mayBeStateless = call.server.backends.get(route.backend)?.catalog?.facts.era !== "session";
-  const wrong = call.stateless && paramMismatch(route.paramHeaders ?? [], call.params.arguments, call.stateless.headers);
+  const wrong = call.stateless && paramMismatch(route.paramHeaders ?? [], call.params.arguments, call.headers);
   if (wrong !== undefined) return errorResponse(call.id, { code: statelessErrors.headerMismatch, message: wrong });
   const response = route.needsTask
     ? await callAsTask(call, route)
@@ -40,13 +42,13 @@ function plainEdits(call: Call, name: string, { original }: Route): Edit[] {
 /** The headers that repeat arguments, and how to get them anew when the tool has changed. */
 function headersFor(call: Call, { backend: name, original, paramHeaders }: Route): Pick<CallOptions, "headers" | "freshHeaders"> {
   const own = paramHeadersOf(paramHeaders ?? [], call.params.arguments);
-  const unknown = call.stateless ? otherParamHeaders(call.stateless.headers, own) : {};
+  const unknown = call.stateless ? otherParamHeaders(call.headers, own) : {};
   return {
     headers: { ...unknown, ...own },
     async freshHeaders() {
       const backend = call.server.backends.get(name);
       await backend?.relist();
-      const tool = backend?.catalogOf(call.session.capabilities)?.tools.find(({ key }) => key === original);
+      const tool = backend?.catalogOf(call.session)?.tools.find(({ key }) => key === original);
       return tool && { ...unknown, ...paramHeadersOf(tool.paramHeaders ?? [], call.params.arguments) };
     },
   };

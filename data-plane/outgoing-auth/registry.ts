@@ -1,20 +1,128 @@
 // Strategy type → how it makes a credential.
+import { createHash } from "node:crypto";
+import type { Log } from "../../common/log.ts";
 import type { OutgoingAuthStrategy } from "../../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
-import { NoCredentialError, type ShowCredential } from "./strategy.ts";
+import type { Keys } from "../mcp/seal.ts";
+import type { RedisAddress } from "../redis/address.ts";
+import { readSecret, type SecretPlace } from "../secrets.ts";
+import { clientCredentials } from "./client-credentials.ts";
+import { type Credential, sameForAll, unavailable } from "./credential.ts";
+import { createGates } from "./endpoint-gate.ts";
+import { headerInjection } from "./header-injection.ts";
+import { passThrough } from "./pass-through.ts";
+import type { CreateCredential, Recipient } from "./strategy.ts";
+import { createTokenCache, type SharedTokens } from "./token-cache.ts";
+import { isEndpointFailure } from "./token-endpoint.ts";
+import { tokenExchange } from "./token-exchange.ts";
+import { createTokenMetrics, type TokenMetrics } from "./token-metrics.ts";
 
-const strategies = new Map<string, (strategy: OutgoingAuthStrategy) => ShowCredential>([
-  ["unauthenticated", () => async () => ({})],
+export type { Recipient } from "./strategy.ts";
+
+/** Makes credentials. One configuration for one recipient has one, so that what it has learned outlives snapshots. */
+export interface Credentials extends AsyncDisposable {
+  /** The credential of a strategy; absent means unauthenticated. Throws an Error fit for the operator when it can't be made here. */
+  of(strategy: OutgoingAuthStrategy | undefined, recipient: Recipient): Credential;
+  readonly metrics: TokenMetrics;
+}
+
+export interface CredentialsOptions {
+  readonly log: Log;
+  /** Name and seal what replicas share. */
+  readonly keys: Keys;
+  /** Where replicas share tokens. Without it each obtains its own. */
+  readonly redis?: {
+    readonly address: RedisAddress;
+    readonly caFile?: string | undefined;
+    /** Before every key. Default `vmcp:`. */
+    readonly prefix?: string | undefined;
+  };
+  /** Milliseconds since 1970. */
+  readonly nowMs?: () => number;
+}
+
+const nothing = sameForAll([]);
+
+const types = new Map<string, CreateCredential>([
+  ["unauthenticated", () => nothing],
+  ["header_injection", headerInjection],
+  ["token_exchange", tokenExchange],
+  ["client_credentials", clientCredentials],
+  ["pass_through", passThrough],
 ]);
 
+const keptMax = 4_096;
+
 /**
- * The credential of a strategy; absent means unauthenticated, as in the original. A type without a row is not implemented:
- * its credential always fails, so that the backend is never contacted without what the operator asked for.
+ * A type without a row is not implemented: its credential always fails, so that the backend is never contacted without what the
+ * operator asked for.
  */
-export function credentialOf(strategy: OutgoingAuthStrategy | undefined): ShowCredential {
-  if (!strategy) return async () => ({});
-  const create = strategies.get(strategy.type);
-  if (create) return create(strategy);
-  return async () => {
-    throw new NoCredentialError(`outgoing auth "${strategy.type}" is not part of this version, and it is not called without`);
+export function createCredentials({ log, keys, redis, nowMs = Date.now }: CredentialsOptions): Credentials {
+  const metrics = createTokenMetrics();
+  const shared = redis && openShared({ ...redis, log, keys, nowMs });
+  const cache = createTokenCache({ nowMs, ...(shared === undefined ? {} : { shared }) });
+  const gates = createGates({ nowMs, isFailure: isEndpointFailure });
+  const kept = new Map<string, Credential>();
+
+  function make(strategy: OutgoingAuthStrategy, recipient: Recipient): Credential {
+    const { type } = strategy;
+    const create = types.get(type);
+    if (!create) return unavailable(`outgoing auth "${type}" is not part of this version, and it is not called without`);
+    if (recipient.url === undefined && type !== "unauthenticated")
+      return unavailable(`outgoing auth "${type}" has nowhere to show a credential to a program, and it is not started without`);
+    const { virtualServer, backend } = recipient;
+    const counters = metrics.of({ strategy: type, virtualServer, backend });
+    return create(strategy, recipient, { log, keys, cache, gates, counters, nowMs });
+  }
+
+  return {
+    of(strategy, recipient) {
+      if (!strategy) return nothing;
+      const key = `${JSON.stringify([strategy, recipient], writable)} ${digestOfPlaces(strategy)}`;
+      const credential = kept.get(key) ?? make(strategy, recipient);
+      kept.delete(key);
+      kept.set(key, credential);
+      if (kept.size > keptMax) kept.delete(kept.keys().next().value as string);
+      return credential;
+    },
+    metrics,
+    [Symbol.asyncDispose]: () => cache[Symbol.asyncDispose](),
   };
+}
+
+type Redis = NonNullable<CredentialsOptions["redis"]> & Required<Pick<CredentialsOptions, "log" | "keys" | "nowMs">>;
+
+/** The client is loaded only by those who want it. Never rejects. */
+async function openShared({ prefix = "vmcp:", ...options }: Redis): Promise<SharedTokens | undefined> {
+  try {
+    const { createRedisTokens } = await import("./redis-tokens.ts");
+    return createRedisTokens({ ...options, prefix });
+  } catch (error) {
+    options.log.error({ reason: (error as Error).message }, "tokens are not shared with other replicas");
+    return undefined;
+  }
+}
+
+function writable(_name: string, value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
+}
+
+/** What is read where the configuration points to: when it changes, the next snapshot gets a credential that was made of it. */
+function digestOfPlaces(strategy: OutgoingAuthStrategy): string {
+  const hash = createHash("sha256");
+  for (const block of Object.values(strategy)) {
+    if (typeof block !== "object" || block === null) continue;
+    for (const [name, value] of Object.entries(block)) {
+      const place = /^(?!actor).*(Env|File)$/.exec(name)?.[1];
+      if (place && typeof value === "string") hash.update(`${name} ${readOrNothing({ [place.toLowerCase()]: value })} `);
+    }
+  }
+  return hash.digest("base64url");
+}
+
+function readOrNothing(place: SecretPlace): string | undefined {
+  try {
+    return readSecret(place)?.reveal();
+  } catch {
+    return undefined; // whoever needs it says so
+  }
 }

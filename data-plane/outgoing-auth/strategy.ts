@@ -1,9 +1,37 @@
-// What we show a backend.
+// What a strategy is made for, and what it may use.
+import type { Log } from "../../common/log.ts";
+import type { IncomingAuth } from "../../proto/gen/vmcp/resource/v1/incoming_auth_pb.ts";
+import type { OutgoingAuthStrategy } from "../../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
+import type { Keys } from "../mcp/seal.ts";
+import type { Credential } from "./credential.ts";
+import type { Gates } from "./endpoint-gate.ts";
+import type { TokenCache } from "./token-cache.ts";
+import type { TokenCounters } from "./token-metrics.ts";
 
-/** Headers for one backend session; throws NoCredentialError when there is nothing we may show. */
-export type ShowCredential = () => Promise<Readonly<Record<string, string>>>;
-
-/** There is no credential, so the backend must not be contacted. */
-export class NoCredentialError extends Error {
-  override name = "NoCredentialError";
+/** Whom credentials are shown to. */
+export interface Recipient {
+  /** Full resource name of the backend. */
+  readonly resource: string;
+  /** Its name within the virtual server. */
+  readonly backend: string;
+  /** Undefined for a backend that is a program. */
+  readonly url: string | undefined;
+  readonly virtualServer: string;
+  /** Who its callers are, and where they come from. */
+  readonly incomingAuth: IncomingAuth | undefined;
 }
+
+/** Shared by all strategies of this process, but for the counters. */
+export interface StrategyTools {
+  readonly log: Log;
+  readonly keys: Keys;
+  readonly cache: TokenCache;
+  readonly gates: Gates;
+  /** Of this strategy and backend. */
+  readonly counters: TokenCounters;
+  /** Milliseconds since 1970. */
+  readonly nowMs: () => number;
+}
+
+/** Throws an Error fit for the operator when the credential can't be made on this proxy. */
+export type CreateCredential = (strategy: OutgoingAuthStrategy, recipient: Recipient, tools: StrategyTools) => Credential;

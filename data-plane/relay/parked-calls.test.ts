@@ -17,6 +17,7 @@ import { type Backend, createBackend } from "../backends/backend.ts";
 import { BackendError } from "../backends/errors.ts";
 import { createLimit, type Limit } from "../backends/limit.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
+import { sameForAll } from "../outgoing-auth/credential.ts";
 import { abilitiesOf, createCallers } from "../session/callers.ts";
 import type { Session } from "../session/session.ts";
 import { createParkedCalls, type ParkedCalls, type ParkedCallsOptions, type Retry, type Turn } from "./parked-calls.ts";
@@ -34,7 +35,7 @@ async function setUp(t: TestContext, calls: Readonly<Record<string, Handler>>, o
   const callers = createCallers({ idleMs: 60_000, callersMax: 10, clientInfo: '{"name":"vmcp","version":"1"}' });
   const backend = createBackend({
     spec: create(BackendSchema, { name: "scripted", url: server.url, transport: "streamable-http" }),
-    credential: async () => ({}),
+    credential: sameForAll([]),
     breaker: { enabled: true, failureThreshold: 50, openMs: 60_000 },
     log,
     onMessage: () => undefined,

@@ -3,8 +3,9 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { Identity } from "../incoming-auth/identity.ts";
+import { encode } from "../mcp/encode.ts";
 import { createKey, type Keys, oneKey } from "../mcp/seal.ts";
-import { type Bound, createBinder, encode, UnboundCallerError } from "./binding.ts";
+import { type Bound, createBinder, UnboundCallerError } from "./binding.ts";
 
 const secret = randomBytes(32);
 const keys = oneKey(secret);

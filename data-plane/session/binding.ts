@@ -1,6 +1,7 @@
 // What ties a session to its caller: a tag that only this caller, on this virtual server, with this session id comes to again.
 import { createHmac, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
+import { encode } from "../mcp/encode.ts";
 import type { Keys } from "../mcp/seal.ts";
 
 /**
@@ -82,16 +83,4 @@ function tagOf(key: KeyObject, mode: BindingMode, salt: string, { sessionId, vir
     .update(encode("gw-bind/1", mode, salt, sessionId, virtualServer, issuer, subject, client, confirmation))
     .update(encode(mode === "token" ? tokenDigest : ""))
     .digest();
-}
-
-/** Each field after its length (4 bytes, big endian), so that no two lists of fields give the same bytes. */
-export function encode(...fields: readonly string[]): Buffer {
-  // UTF-16, because UTF-8 writes all lone surrogates alike.
-  const bytes = Buffer.alloc(fields.reduce((sum, field) => sum + 4 + field.length * 2, 0));
-  let at = 0;
-  for (const field of fields) {
-    at = bytes.writeUInt32BE(field.length * 2, at);
-    at += bytes.write(field, at, "utf16le");
-  }
-  return bytes;
 }

@@ -10,7 +10,9 @@ export interface Callers extends AsyncDisposable {
    * The session that stands for a caller with these abilities (see `abilitiesOf`); `isNew` when this is its first request.
    * Undefined when there is no room.
    */
-  of(caller: Pick<Session, "virtualServer" | "identity" | "capabilities">): { session: Session; isNew: boolean } | undefined;
+  of(
+    caller: Pick<Session, "virtualServer" | "identity" | "capabilities"> & Partial<Pick<Session, "caller">>,
+  ): { session: Session; isNew: boolean } | undefined;
   all(): Iterable<Session>;
   end(session: Session): void;
   readonly size: number;
@@ -30,14 +32,18 @@ export function createCallers({ idleMs, callersMax, clientInfo }: CallersOptions
   const known = new Map<string, string>();
 
   return {
-    of({ virtualServer, identity, capabilities }) {
+    of({ virtualServer, identity, caller, capabilities }) {
       const key = keyOf(virtualServer, identity, capabilities);
       const id = known.get(key);
       const existing = id && sessions.find(id, virtualServer);
-      if (existing) return { session: existing, isNew: false };
+      if (existing) {
+        existing.caller = caller;
+        return { session: existing, isNew: false };
+      }
       const facts = {
         virtualServer,
         identity,
+        caller,
         era: "stateless",
         protocolVersion: sessionVersions[0],
         clientInfo,
@@ -58,8 +64,8 @@ export function createCallers({ idleMs, callersMax, clientInfo }: CallersOptions
   };
 }
 
-function keyOf(virtualServer: string, { issuer, subject }: Identity, capabilities: string): string {
-  return JSON.stringify([virtualServer, issuer, subject, capabilities]);
+function keyOf(virtualServer: string, { issuer, subject, client, confirmation }: Identity, capabilities: string): string {
+  return JSON.stringify([virtualServer, issuer, subject, client, confirmation, capabilities]);
 }
 
 /**

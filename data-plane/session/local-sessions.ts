@@ -8,7 +8,8 @@ import { publicKeyOf } from "./session-ids.ts";
 export type SessionFacts = Pick<
   Session,
   "virtualServer" | "identity" | "era" | "protocolVersion" | "clientInfo" | "capabilities"
->;
+> &
+  Partial<Pick<Session, "caller">>;
 
 /** What other replicas know of a session, and how they are told. */
 export type Shared = Pick<Session, "state" | "change" | "refresh">;
@@ -95,6 +96,7 @@ export function createLocalSessions({ idleMs, sessionsMax, ending = "over", onId
         ended = how;
       });
       const session: Session = {
+        caller: undefined,
         ...facts,
         id,
         key: publicKeyOf(id),

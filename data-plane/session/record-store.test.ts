@@ -9,10 +9,10 @@ import { whyMissing } from "../../test/support/debian.ts";
 import { eventually } from "../../test/support/eventually.ts";
 import { startRedis } from "../../test/support/redis.ts";
 import { oneKey } from "../mcp/seal.ts";
+import { readRedisAddress } from "../redis/address.ts";
 import { createMemoryStore } from "./memory-store.ts";
 import { emptyState, type SessionRecord } from "./record.ts";
 import { type RecordStore, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
-import { readRedisAddress } from "./redis-address.ts";
 import { createRedisStore } from "./redis-store.ts";
 
 const log = pino({ level: "silent" });

@@ -8,9 +8,9 @@ import { eventually } from "../../test/support/eventually.ts";
 import { runProcess, temporaryDirectory } from "../../test/support/processes.ts";
 import { startRedis, startRedisCluster } from "../../test/support/redis.ts";
 import { oneKey } from "../mcp/seal.ts";
+import { RedisAddressError, readRedisAddress } from "../redis/address.ts";
 import { emptyState, type SessionRecord } from "./record.ts";
 import { type RecordStore, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
-import { RedisAddressError, readRedisAddress } from "./redis-address.ts";
 import { createRedisStore } from "./redis-store.ts";
 
 const stack = new AsyncDisposableStack();

@@ -5,10 +5,10 @@
 import { Cluster, type Redis } from "ioredis";
 import type { Log } from "../../common/log.ts";
 import { createSealer, type Keys } from "../mcp/seal.ts";
+import type { RedisAddress } from "../redis/address.ts";
+import { connectRedis, type RedisClient } from "../redis/connection.ts";
 import { readRecord, writeRecord } from "./record.ts";
 import { type RecordStore, type StoredRecord, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
-import type { RedisAddress } from "./redis-address.ts";
-import { connectRedis, type RedisClient } from "./redis-connection.ts";
 
 export interface RedisStoreOptions {
   readonly address: RedisAddress;
@@ -208,7 +208,7 @@ const scripts: Readonly<Record<keyof Scripts, string>> = {
     return 1`,
   vmcpEnlist: `
     local now = redis.call('TIME')
-    redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
+    redis.call('ZADD', KEYS[1], string.format('%.0f', now[1] * 1000000 + now[2]), ARGV[1])
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return redis.call('ZRANGE', KEYS[1], 0, -1)`,
 };

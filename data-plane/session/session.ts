@@ -1,7 +1,9 @@
 // A client session of the era that opens with `initialize`; for callers of the other era, what stands for one.
+import type { Caller } from "../incoming-auth/caller.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import type { Era, SessionVersion } from "../mcp/versions.ts";
 import type { SessionState } from "./record.ts";
+import { endWithToken } from "./stream-expiry.ts";
 
 /** What a session is. */
 export interface Session {
@@ -11,6 +13,8 @@ export interface Session {
   /** Name of the virtual server it was opened on; its id is void on any other. */
   readonly virtualServer: string;
   readonly identity: Identity;
+  /** Whoever used it last here, with what they showed: the newest credential that stands for the session. */
+  caller: Caller | undefined;
   readonly era: Era;
   /** The revision the client speaks; of callers without sessions, the one that servers of the session era are met with. */
   readonly protocolVersion: SessionVersion;
@@ -79,6 +83,7 @@ export function notifySession(session: Session, method: string, message: Buffer)
 export function attachStream(session: Session, stream: ClientStream): void {
   session.stream?.end();
   session.stream = stream;
+  endWithToken(session, stream);
   for (const message of session.waiting.values()) void stream.send(message);
   session.waiting.clear();
 }

@@ -10,14 +10,14 @@ import { eventually } from "../../test/support/eventually.ts";
 import { startRedis } from "../../test/support/redis.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
 import { createKey, type Keys, oneKey } from "../mcp/seal.ts";
+import { readRedisAddress } from "../redis/address.ts";
 import { createBinder } from "./binding.ts";
 import { createMemoryStore } from "./memory-store.ts";
 import { withEntry } from "./record.ts";
 import { type RecordStore, StoreUnavailableError } from "./record-store.ts";
-import { readRedisAddress } from "./redis-address.ts";
 import { createRedisStore } from "./redis-store.ts";
 import { type Session, SessionEndedError } from "./session.ts";
-import { type Caller, createSessions, type Sessions, type SessionsOptions } from "./sessions.ts";
+import { type Claim, createSessions, type Sessions, type SessionsOptions } from "./sessions.ts";
 
 const stack = new AsyncDisposableStack();
 after(() => stack.disposeAsync());
@@ -25,7 +25,7 @@ const skip = await whyMissing("redis-server", "redis-server");
 const redis = skip ? undefined : stack.use(await startRedis());
 const keys = oneKey(randomBytes(32));
 
-const as = (subject: string, more: Partial<Identity> = {}): Caller => ({
+const as = (subject: string, more: Partial<Identity> = {}): Claim => ({
   virtualServer: "team",
   identity: { issuer: "i", subject, isAnonymous: false, ...more },
 });

@@ -2,9 +2,11 @@
 // replicas that serve them. Longer than most files here: what is in hand, what the store says and who may use it are one promise.
 import { createHmac } from "node:crypto";
 import type { Log } from "../../common/log.ts";
+import type { Caller } from "../incoming-auth/caller.ts";
 import type { Identity } from "../incoming-auth/identity.ts";
+import { encode } from "../mcp/encode.ts";
 import type { Keys } from "../mcp/seal.ts";
-import { type Binder, encode } from "./binding.ts";
+import type { Binder } from "./binding.ts";
 import { everything, factsOf, isAsked, type ListedSession, listedAs, type SessionFilter } from "./listing.ts";
 import { createLocalSessions, type SessionFacts } from "./local-sessions.ts";
 import { type Epoch, emptyState, type SessionRecord, type SessionState } from "./record.ts";
@@ -15,9 +17,11 @@ import { createSessionIds } from "./session-ids.ts";
 import { createTurnstile } from "./turnstile.ts";
 
 /** Who asks for a session, and where. */
-export interface Caller {
+export interface Claim {
   readonly virtualServer: string;
   readonly identity: Identity;
+  /** With what; the session remembers it. */
+  readonly caller?: Caller | undefined;
 }
 
 export interface Sessions extends AsyncDisposable {
@@ -27,7 +31,7 @@ export interface Sessions extends AsyncDisposable {
    * The session of this id, if it is this caller's; undefined says nothing of why not. At once when it is in hand and was looked at
    * a moment ago. Throws StoreUnavailableError when nobody knows.
    */
-  find(id: string, caller: Caller): Session | undefined | Promise<Session | undefined>;
+  find(id: string, claim: Claim): Session | undefined | Promise<Session | undefined>;
   /** Ends it, for every replica. Throws StoreUnavailableError. */
   end(session: Session): Promise<void>;
   /** Its client has opened a stream here: other replicas end theirs. */
@@ -229,7 +233,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   }
 
   /** A session in hand, for its caller. */
-  function admit(entry: Entry, { identity, virtualServer }: Caller): Session | undefined {
+  function admit(entry: Entry, { identity, virtualServer, caller }: Claim): Session | undefined {
     const { session, stored } = entry;
     if (performance.now() >= entry.endsAtMs) {
       void endKey(session.key).catch(() => undefined);
@@ -237,11 +241,12 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
     if (!isOwner(session.key, stored.record, { sessionId: session.id, identity, virtualServer })) return undefined;
     entry.pendingUntilMs = undefined;
+    session.caller = caller;
     keepAlive(entry);
     return local.find(session.id, virtualServer);
   }
 
-  function isOwner(key: string, { binding, issuer, subject }: SessionRecord, bound: Caller & { sessionId: string }): boolean {
+  function isOwner(key: string, { binding, issuer, subject }: SessionRecord, bound: Claim & { sessionId: string }): boolean {
     const verdict = binder.check(binding, bound);
     if (verdict === "match") return true;
     if (verdict === "mismatch") {
@@ -327,21 +332,21 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
   }
 
-  async function findInStore(id: string, caller: Caller): Promise<Session | undefined> {
+  async function findInStore(id: string, claim: Claim): Promise<Session | undefined> {
     const key = ids.keyOf(id);
     if (key === undefined || ended.has(key)) return undefined;
     const entry = entries.get(key);
     if (entry)
-      return (await check(entry)) && entry.session.virtualServer === caller.virtualServer ? admit(entry, caller) : undefined;
+      return (await check(entry)) && entry.session.virtualServer === claim.virtualServer ? admit(entry, claim) : undefined;
     const stored = await load(key);
-    if (!stored || stored.record.virtualServer !== caller.virtualServer || isOver(key, stored.record)) return undefined;
+    if (!stored || stored.record.virtualServer !== claim.virtualServer || isOver(key, stored.record)) return undefined;
     const { record } = stored;
-    if (!isOwner(key, record, { ...caller, sessionId: id })) return undefined;
+    if (!isOwner(key, record, { ...claim, sessionId: id })) return undefined;
     const before = entries.get(key);
-    const taken = before ?? take(id, key, { ...record, identity: caller.identity }, stored);
+    const taken = before ?? take(id, key, { ...record, identity: claim.identity, caller: claim.caller }, stored);
     if (!before && taken) await options.onTaken?.(taken.session);
     if (!taken) throw new StoreUnavailableError("too many sessions are in use here");
-    return admit(taken, caller);
+    return admit(taken, claim);
   }
 
   /** Reads a record once for all that wait for it. */
@@ -352,10 +357,10 @@ export function createSessions(options: SessionsOptions): Sessions {
   }
 
   return {
-    async open({ virtualServer, identity, protocolVersion, clientInfo, capabilities }) {
+    async open({ virtualServer, identity, caller, protocolVersion, clientInfo, capabilities }) {
       const id = ids.mint();
       const key = ids.keyOf(id) as string;
-      const facts = { virtualServer, identity, protocolVersion, clientInfo, capabilities };
+      const facts = { virtualServer, identity, caller, protocolVersion, clientInfo, capabilities };
       const { issuer, subject } = identity;
       const binding = binder.bind({ sessionId: id, virtualServer, identity });
       const record = {
@@ -374,14 +379,14 @@ export function createSessions(options: SessionsOptions): Sessions {
       if (!identity.isAnonymous) await count(entry.session);
       return entry.session;
     },
-    find(id, caller) {
+    find(id, claim) {
       const entry = byId.get(id);
-      if (!entry) return findInStore(id, caller);
-      if (entry.session.virtualServer !== caller.virtualServer) return undefined;
+      if (!entry) return findInStore(id, claim);
+      if (entry.session.virtualServer !== claim.virtualServer) return undefined;
       const ageMs = performance.now() - entry.checkedAtMs;
-      if (ageMs >= cacheMs) return findInStore(id, caller);
+      if (ageMs >= cacheMs) return findInStore(id, claim);
       if (ageMs >= cacheMs / 2) void check(entry).catch(() => undefined); // so that a busy session never waits for it
-      return admit(entry, caller);
+      return admit(entry, claim);
     },
     end: ({ key }) => endKey(key),
     tellStreaming: ({ key }) => store.publish({ type: "streaming", key }),

@@ -29,7 +29,7 @@ export interface Live extends AsyncDisposable {
   obey(terms: SessionTerms): void;
 }
 
-export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage"> {
+export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage" | "incoming" | "outgoing"> {
   readonly sessions: { all(): Iterable<Session>; end(session: Session): void };
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
@@ -39,7 +39,8 @@ export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" |
 }
 
 /** Starts with nothing to serve. */
-export function createLive({ sessions, onChange, onRevocations, onMessage, log, allowStdio }: LiveOptions): Live {
+export function createLive({ sessions, onChange, onRevocations, ...options }: LiveOptions): Live {
+  const { log } = options;
   let runtime: Runtime = emptyRuntime;
   let refreshing: NodeJS.Timeout | undefined;
 
@@ -94,7 +95,7 @@ export function createLive({ sessions, onChange, onRevocations, onMessage, log, 
       return runtime;
     },
     async apply(content) {
-      const next = buildRuntime(content, runtime, { log, allowStdio, onMessage, onBackendChange: refreshSoon });
+      const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
       await Promise.race([
         Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)),

@@ -21,12 +21,13 @@ export function createReporter(sessions: { readonly size: number }): (runtime: R
     return {
       liveVersion: runtime.version,
       activeSessions: sessions.size,
-      backends: runtime.backends.map(({ resource, backend: { state, catalog } }) => ({
+      backends: runtime.backends.map(({ resource, backend: { state, catalog, listedWith } }) => ({
         name: resource,
         state: state.state,
         error: state.error ?? "",
         protocolVersion: catalog?.facts.protocolVersion ?? "",
         era: catalog?.facts.era ?? "",
+        listedWith,
         tools: catalog?.tools.length ?? 0,
         resources: (catalog?.resources.length ?? 0) + (catalog?.templates.length ?? 0),
         prompts: catalog?.prompts.length ?? 0,

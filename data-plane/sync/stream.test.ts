@@ -1,5 +1,6 @@
 // What a proxy makes of what a control plane sends about sessions. The control plane is scripted; the stream is real.
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import { test } from "node:test";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
@@ -16,6 +17,9 @@ import {
   type StreamSnapshotsResponseSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { addService } from "../../proto/grpc.ts";
+import { createAuthenticators } from "../incoming-auth/registry.ts";
+import { oneKey } from "../mcp/seal.ts";
+import { createCredentials } from "../outgoing-auth/registry.ts";
 import type { ListedSession } from "../session/listing.ts";
 import { createLive, type Live } from "./apply.ts";
 import type { ListSessions } from "./session-report.ts";
@@ -192,7 +196,8 @@ async function start({ live, listSessions }: { live: Live; listSessions?: ListSe
 function quietLive(onRevocations: () => void = () => undefined): Live {
   const sessions = { all: () => [], end: () => undefined };
   const nothing = () => undefined;
-  return createLive({ sessions, log, allowStdio: false, onMessage: nothing, onChange: nothing, onRevocations });
+  const auth = { incoming: createAuthenticators({ log }), outgoing: createCredentials({ log, keys: oneKey(randomBytes(32)) }) };
+  return createLive({ ...auth, sessions, log, allowStdio: false, onMessage: nothing, onChange: nothing, onRevocations });
 }
 
 function snapshot(revision: number, resources: SnapshotResource[]): Response {

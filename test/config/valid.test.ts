@@ -2,11 +2,13 @@
 import assert from "node:assert/strict";
 import { globSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { fromBinary, toBinary, toJson } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, toBinary, toJson } from "@bufbuild/protobuf";
 import { stringify } from "yaml";
 import { loadConfig } from "../../control-plane/config/load.ts";
 import { formatReport, hasErrors } from "../../control-plane/resources/problems.ts";
 import { validateResources } from "../../control-plane/resources/validate.ts";
+import { IncomingAuthSchema } from "../../proto/gen/vmcp/resource/v1/incoming_auth_pb.ts";
+import { OutgoingAuthStrategySchema } from "../../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 
 const valid = new URL("./valid/", import.meta.url);
@@ -77,11 +79,11 @@ test("the quick start declares its virtual server", () => {
   assert.equal(virtualServer(resources).aggregation?.conflictResolutionConfig?.prefixFormat, "{workload}_");
 });
 
-test("incoming auth that is not there yet is refused, not ignored", () => {
+test("the sample with sign-in is served as it is", () => {
   const { problems } = load(new URL("readme-oidc.yaml", valid));
   assert.deepEqual(
-    problems.filter(({ severity }) => severity === "refused").map(({ path }) => path),
-    [["incomingAuth", "type"]],
+    problems.map(({ severity, path }) => [severity, path]),
+    [["warning", ["groupRef"]]],
   );
 });
 
@@ -132,6 +134,28 @@ test("no key of the file is lost on the way", () => {
     assert.ok(json.includes(`"${key}"`), key);
 });
 
+test("the file with every key has every key of the two auth boundaries", () => {
+  const server = virtualServer(load(new URL("every-key.yaml", valid)).resources);
+  const strategies = Object.values(server.outgoingAuth?.backends ?? {});
+  const json = JSON.stringify([
+    toJson(IncomingAuthSchema, server.incomingAuth ?? create(IncomingAuthSchema)),
+    ...strategies.map((strategy) => toJson(OutgoingAuthStrategySchema, strategy)),
+  ]);
+  const literal = ["headerValue", "clientSecret", "idpClientSecret", "targetClientSecret"]; // a literal excludes the others
+  const wanted = [...keysOf(IncomingAuthSchema), ...keysOf(OutgoingAuthStrategySchema)].filter((key) => !literal.includes(key));
+  assert.deepEqual(
+    wanted.filter((key) => !json.includes(`"${key}"`)),
+    [],
+  );
+});
+
+function keysOf({ fields }: DescMessage): string[] {
+  return fields.flatMap(({ jsonName, message }) => [
+    jsonName,
+    ...(message === undefined || message.file.name.startsWith("google/") ? [] : keysOf(message)),
+  ]);
+}
+
 test("each key without effect is named once", () => {
   const { problems } = load(new URL("every-key.yaml", valid));
   const named = problems.map(({ path }) => path.join("."));
@@ -146,6 +170,7 @@ test("each key without effect is named once", () => {
     "passthroughHeaders",
     "operational.logLevel",
     "outgoingAuth.backends.aws.type",
+    "outgoingAuth.backends.jira.tokenExchange.subjectProviderName",
     "backends.0.type",
     "sessionStorage.provider",
   ]) {

@@ -18,9 +18,21 @@ export interface SdkClient extends AsyncDisposable {
   call(name: string, args?: Record<string, unknown>): Promise<string>;
 }
 
+/** Headers of a client's requests, as they are when one is sent: a test changes them there. */
+export type SentHeaders = Record<string, string>;
+
+/** What shows a bearer token. */
+export const bearer = (token: string): SentHeaders => ({ authorization: `Bearer ${token}` });
+
 /** Connects the real client to a streamable HTTP endpoint. */
-export async function openClient(url: string, capabilities: ClientCapabilities = {}): Promise<SdkClient> {
-  const transport = new StreamableHTTPClientTransport(new URL(url));
+export async function openClient(
+  url: string,
+  capabilities: ClientCapabilities = {},
+  headers: SentHeaders = {},
+): Promise<SdkClient> {
+  const transport = new StreamableHTTPClientTransport(new URL(url), {
+    fetch: (target, init) => fetch(target, { ...init, headers: [...new Headers(init?.headers), ...Object.entries(headers)] }),
+  });
   const client = new Client({ name: "test-client", version: "1.0.0" }, { capabilities });
   const notifications: string[] = [];
   client.fallbackNotificationHandler = async ({ method }) => void notifications.push(method);
@@ -110,15 +122,15 @@ export interface RawStream extends AsyncDisposable {
 }
 
 /** Initializes a session by hand. */
-export async function openRawSession(url: string, version = "2025-11-25"): Promise<RawSession> {
+export async function openRawSession(url: string, version = "2025-11-25", headers: SentHeaders = {}): Promise<RawSession> {
   const info = `{"name":"raw","version":"1"}`;
   const body = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"${version}","capabilities":{},"clientInfo":${info}}}`;
-  const initializeAnswer = await send(url, { method: "POST", headers: mcpHeaders, body });
+  const initializeAnswer = await send(url, { method: "POST", headers: { ...mcpHeaders, ...headers }, body });
   const id = initializeAnswer.headers["mcp-session-id"];
   if (typeof id !== "string") throw new Error(`no session: ${initializeAnswer.status} ${initializeAnswer.body}`);
   const session = { "mcp-session-id": id, "mcp-protocol-version": version };
-  const post = (text: string | Buffer, headers = {}) =>
-    send(url, { method: "POST", headers: { ...mcpHeaders, ...session, ...headers }, body: text });
+  const post = (text: string | Buffer, more = {}) =>
+    send(url, { method: "POST", headers: { ...mcpHeaders, ...session, ...headers, ...more }, body: text });
   await post(`{"jsonrpc":"2.0","method":"notifications/initialized"}`);
   let asked = 0;
 
@@ -135,8 +147,8 @@ export async function openRawSession(url: string, version = "2025-11-25"): Promi
       return found;
     },
     post,
-    stream: () => openStream(url, session),
-    delete: () => send(url, { method: "DELETE", headers: session }),
+    stream: () => openStream(url, { ...session, ...headers }),
+    delete: () => send(url, { method: "DELETE", headers: { ...session, ...headers } }),
   };
 }
 

@@ -5,9 +5,11 @@ import { pino } from "pino";
 import { createView } from "../../data-plane/aggregation/view.ts";
 import { createBackend } from "../../data-plane/backends/backend.ts";
 import { createLimit, type Limit } from "../../data-plane/backends/limit.ts";
+import { anonymous } from "../../data-plane/incoming-auth/anonymous.ts";
 import { readMessage, request } from "../../data-plane/mcp/json-rpc.ts";
 import { oneKey } from "../../data-plane/mcp/seal.ts";
 import type { Call } from "../../data-plane/methods/call.ts";
+import { sameForAll } from "../../data-plane/outgoing-auth/credential.ts";
 import { createRelay, type Relay } from "../../data-plane/relay/relay.ts";
 import { createCallerTokens } from "../../data-plane/session/caller-tokens.ts";
 import { createLocalSessions } from "../../data-plane/session/local-sessions.ts";
@@ -38,7 +40,7 @@ export async function directCalls(
   const backends = Object.entries(urls).map(([name, url]) =>
     createBackend({
       spec: create(BackendSchema, { name, url, transport: "streamable-http" }),
-      credential: async () => ({}),
+      credential: sameForAll([]),
       breaker: { enabled: true, failureThreshold: 5, openMs: 60_000 },
       log,
       onMessage: () => undefined,
@@ -53,7 +55,7 @@ export async function directCalls(
     conflictResolutionConfig: { priorityOrder: Object.keys(urls) },
   });
   const spec = create(VirtualServerSchema, { aggregation });
-  const server = createVirtualServer({ name: "v", spec, authenticate: () => undefined, backends });
+  const server = createVirtualServer({ name: "v", spec, auth: anonymous, backends });
   const sessions = stack.use(createLocalSessions({ idleMs: 60_000, sessionsMax: 1 }));
   const session = sessions.create({
     virtualServer: "v",
@@ -84,7 +86,9 @@ export async function directCalls(
         return undefined;
       };
       session.calls.set(id, limit);
-      return { message, id, params, session, server, view, limit, notify, relay, tokens, stateless: undefined };
+      const caller = { identity: session.identity, token: undefined, scopes: new Set<string>() };
+      const asked = { message, id, params, session, caller, headers: {} };
+      return { ...asked, server, view, limit, notify, relay, tokens, stateless: undefined };
     },
     endSession: () => sessions.end(session),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

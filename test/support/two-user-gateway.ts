@@ -1,17 +1,18 @@
-// A proxy without a control plane, because no configuration tells users apart yet: whoever calls says who he is in the header
-// `X-User`, and is believed; `X-Token` stands for the token he shows.
+// A proxy without a control plane and without an issuer of tokens: whoever calls says who he is in the header `X-User`, and is
+// believed; `X-Token` stands for the token he shows.
 import { createHash, randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { type Logger, pino } from "pino";
 import { type Backend, createBackend } from "../../data-plane/backends/backend.ts";
-import type { Authenticate } from "../../data-plane/incoming-auth/registry.ts";
 import { type Keys, oneKey } from "../../data-plane/mcp/seal.ts";
+import { sameForAll } from "../../data-plane/outgoing-auth/credential.ts";
 import { emptyRuntime, type Runtime } from "../../data-plane/runtime.ts";
 import { type DrainOptions, type Serving, type SessionOptions, startServing } from "../../data-plane/serving.ts";
 import { createVirtualServer } from "../../data-plane/virtual-server.ts";
 import { AggregationSchema } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { believing } from "./authenticators.ts";
 
 export interface TwoUserGateway extends AsyncDisposable {
   /** Of the virtual server `team`; `other` has the same backends. */
@@ -50,7 +51,7 @@ export async function startTwoUserGateway(
     backends.push(
       createBackend({
         spec: create(BackendSchema, { name, url, transport: "streamable-http" }),
-        credential: async () => ({ authorization: "Bearer shared" }),
+        credential: sameForAll(["authorization", "Bearer shared"]),
         breaker: { enabled: false, failureThreshold: 5, openMs: 60_000 },
         log,
         onMessage: serving.relay.outside,
@@ -63,7 +64,7 @@ export async function startTwoUserGateway(
     conflictResolutionConfig: { prefixFormat: "{workload}_" },
   });
   const spec = create(VirtualServerSchema, { aggregation });
-  const virtualServers = ["team", "other"].map((name) => createVirtualServer({ name, spec, authenticate, backends }));
+  const virtualServers = ["team", "other"].map((name) => createVirtualServer({ name, spec, auth, backends }));
   runtime = {
     ...emptyRuntime,
     version: "1",
@@ -81,8 +82,8 @@ export async function startTwoUserGateway(
   };
 }
 
-const authenticate: Authenticate = ({ "x-user": user, "x-token": token }) => {
+const auth = believing(({ "x-user": user, "x-token": token }) => {
   if (typeof user !== "string") return undefined;
   const tokenDigest = createHash("sha256").update(String(token)).digest("base64url");
   return { issuer: "test", subject: user, isAnonymous: false, tokenDigest };
-};
+});

@@ -79,15 +79,35 @@ export function duration(least: "any" | "positive" | "1s" = "positive") {
     .overwrite((value) => formatDuration(parseDuration(value) ?? 0n));
 }
 
+/** Duration text with an upper bound; comes out in the form of proto JSON. */
+export function durationUpTo(most: string, least: "any" | "positive") {
+  const mostNanos = parseDuration(most) ?? 0n;
+  return duration(least).refine((value) => (parseDuration(value) ?? 0n) <= mostNanos, {
+    error: `a duration of at most ${most}`,
+  });
+}
+
 /** http or https, absolute, without credentials. */
 export function url(what: string) {
   const wanted = `${what}: an http or https URL without credentials in it, such as https://example.com/mcp`;
   return z.string({ error: wanted }).refine(isUrl, { error: wanted });
 }
 
+// RFC 8414 section 2: an issuer has no query and no fragment. It is compared as it is written.
+export function issuerUrl(what: string) {
+  const wanted = `${what}: an http or https URL without credentials, query and fragment, such as https://id.example.com/realm`;
+  return z.string({ error: wanted }).refine((value) => isUrl(value) && !/[?#]/.test(value), { error: wanted });
+}
+
 function isUrl(value: string): boolean {
   const parsed = /^https?:\/\//i.test(value) && !/[\s\\]/.test(value) ? URL.parse(value) : null;
   return parsed !== null && parsed.username === "" && parsed.password === "" && parsed.hostname !== "";
+}
+
+/** Plain http to another machine. */
+export function isPlainRemote(address: string): boolean {
+  const parsed = URL.parse(address);
+  return parsed?.protocol === "http:" && !/^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(parsed.hostname);
 }
 
 /** Absolute path without `..` and control characters. It is a path on the proxy, so nobody looks whether it exists. */
@@ -105,6 +125,11 @@ export const environmentName = matching(
 
 // RFC 9110 5.6.2: token.
 export const headerName = matching(/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/, "the name of an HTTP header");
+
+// RFC 6749 3.3: scope-token.
+export const scopes = z.array(matching(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'a scope: printable ASCII without spaces, " and \\'), {
+  error: "a list of scopes",
+});
 
 /** Any JSON object, for schemas and arguments that are passed on. */
 export const anyObject = z.record(z.string(), z.json(), { error: "a map" });
@@ -129,5 +154,15 @@ export function sayRepeated(
     if (value === undefined) continue;
     if (seen.has(value)) say(path, describe(value), { hint: "the first one stands above; keep one of them" });
     seen.add(value);
+  }
+}
+
+/** Reports every key but the first of those that are there, since there may be one only. A secret in the file is the last to keep. */
+export function sayExclusive(say: Say, value: object, keys: readonly string[]): void {
+  const [first, ...others] = keys.filter((key) => (value as Readonly<Record<string, unknown>>)[key] !== undefined);
+  for (const other of others) {
+    const isLiteral = !/(Env|File)$/.test(first ?? "");
+    const hint = isLiteral ? `keep ${other}: it leaves the secret out of the file` : "keep one of them";
+    say([other], `${first} and ${other} exclude each other`, { hint });
   }
 }

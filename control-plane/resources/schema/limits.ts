@@ -16,6 +16,7 @@ import {
   within,
   word,
 } from "./fields.ts";
+import { connectionReason, originReason } from "./header-names.ts";
 
 export const sessionStorage = section({
   provider: word("memory", "redis"),
@@ -101,33 +102,20 @@ export function optimizerRules(value: Partly<z.output<typeof optimizer>>, say: S
   }
 }
 
-/** Headers that belong to one connection, name the sender, or carry a credential that backends must not all see. */
-const restricted: Readonly<Record<string, string>> = Object.fromEntries([
-  ...[
-    "host",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "http2-settings",
-    "transfer-encoding",
-    "content-length",
-    "proxy-connection",
-  ].map((name) => [name, "it belongs to one connection and is never passed on"] as const),
-  ...["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"].map(
-    (name) => [name, "it says where a request came from and is set by the proxy itself"] as const,
-  ),
-  ...["authorization", "cookie", "proxy-authorization", "proxy-authenticate"].map(
-    (name) => [name, "it carries the caller's credential, which no backend may see; use outgoingAuth"] as const,
-  ),
-]);
+const credentials: ReadonlySet<string> = new Set(["authorization", "cookie", "proxy-authorization", "proxy-authenticate"]);
+
+function passthroughReason(name: string): string | undefined {
+  const credential = credentials.has(name)
+    ? "it carries the caller's credential, which no backend may see; use outgoingAuth"
+    : undefined;
+  return connectionReason(name) ?? originReason(name) ?? credential;
+}
 
 /** `injected` are the headers that outgoing auth sets, in lower case. */
 export function passthroughRules(value: readonly (string | undefined)[], injected: ReadonlySet<string>, say: Say): void {
   value.forEach((name, index) => {
     const lower = name?.toLowerCase() ?? "";
-    const reason = Object.hasOwn(restricted, lower) ? restricted[lower] : undefined;
+    const reason = passthroughReason(lower);
     if (reason !== undefined) say([index], `header ${name} can't pass through: ${reason}`);
     if (injected.has(lower))
       say([index], `outgoingAuth sets header ${name} already`, { hint: "a header has one source; remove it here or there" });

@@ -1,47 +1,72 @@
 // What backends are shown: one strategy per backend, each with the block of its type.
 import { z } from "zod";
-import { toSeconds } from "./durations.ts";
 import {
+  absolutePath,
   count,
   duration,
   environmentName,
   flag,
   headerName,
+  issuerUrl,
   matching,
   type Partly,
-  type Say,
+  scopes,
   section,
   text,
-  texts,
   url,
-  within,
   word,
 } from "./fields.ts";
-import { isPlainRemote } from "./incoming-auth.ts";
+import { oauthClientShape } from "./oauth-client.ts";
 
 const secret = text("text");
 const provider = text("a provider's name");
 const idTokenType = "urn:ietf:params:oauth:token-type:id_token";
+const tokenType = matching(
+  /^(access_token|id_token|jwt|urn:ietf:params:oauth:token-type:(access_token|id_token|jwt))$/,
+  "one of access_token, id_token, jwt, or the URN of one of them",
+);
 
-const blocks = {
+/** How an authorization server is reached. */
+const reach = { insecureAllowHttp: flag.optional(), allowPrivateIp: flag.optional(), caBundlePath: absolutePath.optional() };
+
+export const blocks = {
   headerInjection: section({
     headerName,
     // RFC 9110 5.5: a header value can't hold line breaks; one that could would smuggle headers.
     headerValue: matching(/^[\t\x20-\x7e\u0080-\u00ff]+$/, "text without line breaks").optional(),
     headerValueEnv: environmentName.optional(),
+    headerValueFile: absolutePath.optional(),
   }),
   tokenExchange: section({
     tokenUrl: url("the token endpoint").optional(),
-    clientId: text("a client id").optional(),
-    clientSecret: secret.optional(),
-    clientSecretEnv: environmentName.optional(),
+    ...oauthClientShape,
     audience: text("an audience").optional(),
-    scopes: texts("scopes").optional(),
-    subjectTokenType: matching(
-      /^(access_token|id_token|jwt|urn:ietf:params:oauth:token-type:(access_token|id_token|jwt))$/,
-      "one of access_token, id_token, jwt, or the URN of one of them",
-    ).optional(),
+    resource: text("a resource (RFC 8707)").optional(),
+    subjectTokenType: tokenType.optional(),
     subjectProviderName: provider.optional(),
+    requestedTokenType: tokenType.optional(),
+    actorTokenEnv: environmentName.optional(),
+    actorTokenFile: absolutePath.optional(),
+    actorTokenType: tokenType.optional(),
+    ...reach,
+  }),
+  clientCredentials: section({
+    tokenUrl: url("the token endpoint").optional(),
+    ...oauthClientShape,
+    clientId: text("a client id"),
+    audience: text("an audience").optional(),
+    resource: text("a resource (RFC 8707)").optional(),
+    ...reach,
+  }),
+  passThrough: section({
+    headers: z.array(headerName, { error: "a list of header names" }).min(1, { error: "at least one header name" }),
+    trustedWithAuthorization: flag.optional(),
+  }),
+  upstreamOauth: section({
+    ...oauthClientShape,
+    issuer: issuerUrl("the authorization server").optional(),
+    resource: text("a resource (RFC 8707)").optional(),
+    ...reach,
   }),
   upstreamInject: section({ providerName: provider }),
   awsSts: section({
@@ -77,7 +102,7 @@ const blocks = {
     targetClientSecretEnv: environmentName.optional(),
     targetAudience: text("the audience of the assertion"),
     targetResource: text("a resource (RFC 8707)").optional(),
-    scopes: texts("scopes").optional(),
+    scopes: scopes.optional(),
     subjectProviderName: provider.optional(),
     subjectTokenType: z.enum([idTokenType], { error: idTokenType }).optional(),
   }),
@@ -87,16 +112,20 @@ const blocks = {
     clientSecret: secret.optional(),
     clientSecretEnv: environmentName.optional(),
     audience: text("an audience").optional(),
-    scopes: texts("scopes").optional(),
+    scopes: scopes.optional(),
     subjectTokenProviderName: provider.optional(),
     cacheSkewSeconds: count(0).optional(),
   }),
 };
 
-const blockOf = {
+/** Strategy type → the key of its block. */
+export const blockOf = {
   unauthenticated: undefined,
   header_injection: "headerInjection",
   token_exchange: "tokenExchange",
+  client_credentials: "clientCredentials",
+  pass_through: "passThrough",
+  upstream_oauth: "upstreamOauth",
   upstream_inject: "upstreamInject",
   aws_sts: "awsSts",
   xaa: "xaa",
@@ -104,9 +133,12 @@ const blockOf = {
 } as const;
 
 const strategy = section({
-  type: word("unauthenticated", "header_injection", "token_exchange", "upstream_inject", "aws_sts", "xaa", "obo"),
+  type: word(...(Object.keys(blockOf) as [keyof typeof blockOf])),
   headerInjection: blocks.headerInjection.optional(),
   tokenExchange: blocks.tokenExchange.optional(),
+  clientCredentials: blocks.clientCredentials.optional(),
+  passThrough: blocks.passThrough.optional(),
+  upstreamOauth: blocks.upstreamOauth.optional(),
   upstreamInject: blocks.upstreamInject.optional(),
   awsSts: blocks.awsSts.optional(),
   xaa: blocks.xaa.optional(),
@@ -120,8 +152,8 @@ export const outgoingAuth = section({
   backends: z.record(z.string(), strategy, { error: "a map of backend name to strategy" }).optional(),
 });
 
-type OutgoingAuthPart = Partly<z.output<typeof outgoingAuth>>;
-type StrategyPart = Partly<z.output<typeof strategy>>;
+export type OutgoingAuthPart = Partly<z.output<typeof outgoingAuth>>;
+export type StrategyPart = Partly<z.output<typeof strategy>>;
 
 /** Every strategy with its path: the default, and each backend's. */
 export function strategiesOf(value: OutgoingAuthPart): readonly (readonly [string[], StrategyPart])[] {
@@ -129,88 +161,4 @@ export function strategiesOf(value: OutgoingAuthPart): readonly (readonly [strin
     ([name, entry]) => [["backends", name], entry ?? {}] as [string[], StrategyPart],
   );
   return value.default === undefined ? named : [[["default"], value.default], ...named];
-}
-
-/** `issuer` publishes a token endpoint, so that a token exchange may leave its own out. */
-export function outgoingAuthRules(value: OutgoingAuthPart, issuer: string | undefined, say: Say): void {
-  for (const [path, entry] of strategiesOf(value)) strategyRules(entry, issuer, within(say, ...path));
-}
-
-function strategyRules(value: StrategyPart, issuer: string | undefined, say: Say): void {
-  if (value.type === undefined) return;
-  const wanted = blockOf[value.type];
-  if (wanted !== undefined && value[wanted] === undefined) {
-    say([wanted], `strategy ${value.type} needs a ${wanted} block`);
-  }
-  for (const key of Object.keys(blocks) as (keyof typeof blocks)[]) {
-    if (key !== wanted && value[key] !== undefined) {
-      say([key], `${key} has no effect with type ${value.type}`, { severity: "warning" });
-    }
-  }
-  if (value.headerInjection) headerRules(value.headerInjection, within(say, "headerInjection"));
-  if (value.tokenExchange) exchangeRules(value.tokenExchange, issuer, within(say, "tokenExchange"));
-  if (value.awsSts) awsRules(value.awsSts, within(say, "awsSts"));
-  if (value.xaa) crossAppRules(value.xaa, within(say, "xaa"));
-  if (value.obo) secretRules(value.obo, "clientId", "clientSecret", within(say, "obo"));
-}
-
-function headerRules(value: Partly<z.output<typeof blocks.headerInjection>>, say: Say): void {
-  if (value.headerValue !== undefined && value.headerValueEnv !== undefined) {
-    say(["headerValueEnv"], "headerValue and headerValueEnv exclude each other", {
-      hint: "keep headerValueEnv: it leaves the secret out of the file",
-    });
-  }
-  if (value.headerValue === undefined && value.headerValueEnv === undefined) {
-    say(["headerValue"], "a value for the header is missing", {
-      hint: "set headerValueEnv to the name of an environment variable of the proxy",
-    });
-  }
-}
-
-function exchangeRules(value: Partly<z.output<typeof blocks.tokenExchange>>, issuer: string | undefined, say: Say): void {
-  if (value.tokenUrl === undefined && issuer === undefined) {
-    say(["tokenUrl"], "the token exchange needs a tokenUrl", {
-      hint: "it may be left out only when incomingAuth.oidc.issuer is set, which publishes one",
-    });
-  }
-  secretRules(value, "clientId", "clientSecret", say);
-}
-
-function awsRules(value: Partly<z.output<typeof blocks.awsSts>>, say: Say): void {
-  const seconds = toSeconds(value.sessionDuration);
-  if (seconds !== undefined && (seconds < 900 || seconds > 43_200)) {
-    say(["sessionDuration"], "AWS grants sessions of 15m to 12h", { hint: "leave it out for 1h" });
-  }
-  value.roleMappings?.forEach((mapping, index) => {
-    if (mapping !== undefined && (mapping.claim === undefined) === (mapping.matcher === undefined)) {
-      say(
-        ["roleMappings", index, mapping.claim === undefined ? "claim" : "matcher"],
-        mapping.claim === undefined ? "a role mapping needs a claim or a matcher" : "claim and matcher exclude each other",
-      );
-    }
-  });
-}
-
-function crossAppRules(value: Partly<z.output<typeof blocks.xaa>>, say: Say): void {
-  secretRules(value, "idpClientId", "idpClientSecret", say);
-  secretRules(value, "targetClientId", "targetClientSecret", say);
-  if (value.idpTokenUrl !== undefined && isPlainRemote(value.idpTokenUrl)) {
-    say(["idpTokenUrl"], "tokens must not travel over plain http", { hint: "use https" });
-  }
-  if (value.targetTokenUrl !== undefined && isPlainRemote(value.targetTokenUrl) && value.insecureTargetTokenUrl !== true) {
-    say(["targetTokenUrl"], "tokens must not travel over plain http", {
-      hint: "use https, or set insecureTargetTokenUrl: true for a test",
-    });
-  }
-}
-
-function secretRules(value: object, id: string, literal: string, say: Say): void {
-  const fields = value as Readonly<Record<string, unknown>>;
-  const env = `${literal}Env`;
-  if (fields[literal] !== undefined && fields[env] !== undefined) {
-    say([env], `${literal} and ${env} exclude each other`, { hint: `keep ${env}: it leaves the secret out of the file` });
-  }
-  if (fields[id] === undefined && (fields[literal] !== undefined || fields[env] !== undefined)) {
-    say([id], `a client secret without ${id}`, { hint: `set ${id}` });
-  }
 }

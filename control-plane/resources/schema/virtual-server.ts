@@ -18,7 +18,8 @@ import {
   sessionStorageRules,
 } from "./limits.ts";
 import { operational, operationalRules } from "./operational.ts";
-import { outgoingAuth, outgoingAuthRules, strategiesOf } from "./outgoing-auth.ts";
+import { outgoingAuth, strategiesOf } from "./outgoing-auth.ts";
+import { outgoingAuthRules } from "./outgoing-rules.ts";
 import { audit, telemetry } from "./telemetry.ts";
 
 export const virtualServer = section({
@@ -60,6 +61,7 @@ const reservedNames: readonly string[] = [
   "metrics",
   "sse",
   "messages",
+  "oauth",
   ".well-known",
 ];
 
@@ -109,8 +111,8 @@ const startHints = {
 /** Of a virtual server or an auth policy. */
 export function authRules(value: Pick<VirtualServerPart, "incomingAuth" | "outgoingAuth">, say: Say): void {
   if (value.incomingAuth !== undefined) incomingAuthRules(value.incomingAuth, within(say, "incomingAuth"));
-  if (value.outgoingAuth !== undefined)
-    outgoingAuthRules(value.outgoingAuth, value.incomingAuth?.oidc?.issuer, within(say, "outgoingAuth"));
+  const callers = { type: value.incomingAuth?.type, issuer: value.incomingAuth?.oidc?.issuer };
+  if (value.outgoingAuth !== undefined) outgoingAuthRules(value.outgoingAuth, callers, within(say, "outgoingAuth"));
 }
 
 function injectedHeaders(value: VirtualServerPart): Set<string> {

@@ -4,13 +4,15 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file vmcp/resource/v1/incoming_auth.proto.
  */
 export const file_vmcp_resource_v1_incoming_auth: GenFile = /*@__PURE__*/
-  fileDesc("CiR2bWNwL3Jlc291cmNlL3YxL2luY29taW5nX2F1dGgucHJvdG8SEHZtY3AucmVzb3VyY2UudjEidgoMSW5jb21pbmdBdXRoEgwKBHR5cGUYASABKAkSKgoEb2lkYxgCIAEoCzIcLnZtY3AucmVzb3VyY2UudjEuT2lkY0NvbmZpZxIsCgVhdXRoehgDIAEoCzIdLnZtY3AucmVzb3VyY2UudjEuQXV0aHpDb25maWcirAIKCk9pZGNDb25maWcSDgoGaXNzdWVyGAEgASgJEhAKCGF1ZGllbmNlGAIgASgJEhEKCWNsaWVudF9pZBgDIAEoCRIZChFjbGllbnRfc2VjcmV0X2VudhgEIAEoCRIQCghyZXNvdXJjZRgFIAEoCRIQCghqd2tzX3VybBgGIAEoCRIZChFpbnRyb3NwZWN0aW9uX3VybBgHIAEoCRIOCgZzY29wZXMYCCADKAkSKwojcHJvdGVjdGVkX3Jlc291cmNlX2FsbG93X3ByaXZhdGVfaXAYCSABKAgSHQoVandrc19hbGxvd19wcml2YXRlX2lwGAogASgIEhsKE2luc2VjdXJlX2FsbG93X2h0dHAYCyABKAgSFgoOY2FfYnVuZGxlX3BhdGgYDCABKAkitQEKC0F1dGh6Q29uZmlnEgwKBHR5cGUYASABKAkSEAoIcG9saWNpZXMYAiADKAkSFQoNZW50aXRpZXNfanNvbhgDIAEoCRIhChlwcmltYXJ5X3Vwc3RyZWFtX3Byb3ZpZGVyGAQgASgJEhgKEGdyb3VwX2NsYWltX25hbWUYBSABKAkSFwoPcm9sZV9jbGFpbV9uYW1lGAYgASgJEhkKEWdyb3VwX2VudGl0eV90eXBlGAcgASgJYgZwcm90bzM");
+  fileDesc("CiR2bWNwL3Jlc291cmNlL3YxL2luY29taW5nX2F1dGgucHJvdG8SEHZtY3AucmVzb3VyY2UudjEidgoMSW5jb21pbmdBdXRoEgwKBHR5cGUYASABKAkSKgoEb2lkYxgCIAEoCzIcLnZtY3AucmVzb3VyY2UudjEuT2lkY0NvbmZpZxIsCgVhdXRoehgDIAEoCzIdLnZtY3AucmVzb3VyY2UudjEuQXV0aHpDb25maWcitAUKCk9pZGNDb25maWcSDgoGaXNzdWVyGAEgASgJEhAKCGF1ZGllbmNlGAIgASgJEhEKCWNsaWVudF9pZBgDIAEoCRIZChFjbGllbnRfc2VjcmV0X2VudhgEIAEoCRIQCghyZXNvdXJjZRgFIAEoCRIQCghqd2tzX3VybBgGIAEoCRIZChFpbnRyb3NwZWN0aW9uX3VybBgHIAEoCRIOCgZzY29wZXMYCCADKAkSKwojcHJvdGVjdGVkX3Jlc291cmNlX2FsbG93X3ByaXZhdGVfaXAYCSABKAgSHQoVandrc19hbGxvd19wcml2YXRlX2lwGAogASgIEhsKE2luc2VjdXJlX2FsbG93X2h0dHAYCyABKAgSFgoOY2FfYnVuZGxlX3BhdGgYDCABKAkSGgoSY2xpZW50X3NlY3JldF9maWxlGA0gASgJEhIKCmFsZ29yaXRobXMYDiADKAkSFwoPcmVxdWlyZWRfY2xhaW1zGA8gAygJEjAKDW1heF90b2tlbl9hZ2UYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoKY2xvY2tfc2tldxgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgp0b2tlbl90eXBlGBIgASgJEhcKD3JlcXVpcmVkX3Njb3BlcxgTIAMoCRIxCgt0b29sX3Njb3BlcxgUIAMoCzIcLnZtY3AucmVzb3VyY2UudjEuVG9vbFNjb3BlcxI4ChJhZGRpdGlvbmFsX2lzc3VlcnMYFSADKAsyHC52bWNwLnJlc291cmNlLnYxLk9pZGNJc3N1ZXISIQoZY2xpZW50X2NlcnRpZmljYXRlX2hlYWRlchgWIAEoCRIfChdjbGllbnRfY2VydGlmaWNhdGVfZnJvbRgXIAMoCSIqCgpUb29sU2NvcGVzEgwKBHRvb2wYASABKAkSDgoGc2NvcGVzGAIgAygJIpsDCgpPaWRjSXNzdWVyEg4KBmlzc3VlchgBIAEoCRIQCghhdWRpZW5jZRgCIAEoCRIRCgljbGllbnRfaWQYAyABKAkSGQoRY2xpZW50X3NlY3JldF9lbnYYBCABKAkSGgoSY2xpZW50X3NlY3JldF9maWxlGAUgASgJEhAKCGp3a3NfdXJsGAYgASgJEhkKEWludHJvc3BlY3Rpb25fdXJsGAcgASgJEhIKCmFsZ29yaXRobXMYCCADKAkSFwoPcmVxdWlyZWRfY2xhaW1zGAkgAygJEjAKDW1heF90b2tlbl9hZ2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoKY2xvY2tfc2tldxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgp0b2tlbl90eXBlGAwgASgJEh0KFWp3a3NfYWxsb3dfcHJpdmF0ZV9pcBgNIAEoCBIbChNpbnNlY3VyZV9hbGxvd19odHRwGA4gASgIEhYKDmNhX2J1bmRsZV9wYXRoGA8gASgJIrUBCgtBdXRoekNvbmZpZxIMCgR0eXBlGAEgASgJEhAKCHBvbGljaWVzGAIgAygJEhUKDWVudGl0aWVzX2pzb24YAyABKAkSIQoZcHJpbWFyeV91cHN0cmVhbV9wcm92aWRlchgEIAEoCRIYChBncm91cF9jbGFpbV9uYW1lGAUgASgJEhcKD3JvbGVfY2xhaW1fbmFtZRgGIAEoCRIZChFncm91cF9lbnRpdHlfdHlwZRgHIAEoCWIGcHJvdG8z", [file_google_protobuf_duration]);
 
 /**
  * Who may call a virtual server, and as whom.
@@ -103,7 +105,7 @@ export type OidcConfig = Message<"vmcp.resource.v1.OidcConfig"> & {
   introspectionUrl: string;
 
   /**
-   * Scopes that are advertised.
+   * Scopes that are advertised. Unset: the ones that every call needs.
    *
    * @generated from field: repeated string scopes = 8;
    */
@@ -136,6 +138,84 @@ export type OidcConfig = Message<"vmcp.resource.v1.OidcConfig"> & {
    * @generated from field: string ca_bundle_path = 12;
    */
   caBundlePath: string;
+
+  /**
+   * File, on the proxy, with the client secret for introspection. Exclusive with client_secret_env.
+   *
+   * @generated from field: string client_secret_file = 13;
+   */
+  clientSecretFile: string;
+
+  /**
+   * Signature algorithms that are accepted. Unset: RS256, PS256, ES256, ES384 and EdDSA.
+   *
+   * @generated from field: repeated string algorithms = 14;
+   */
+  algorithms: string[];
+
+  /**
+   * Claims that a token must have besides exp, iat, sub and aud.
+   *
+   * @generated from field: repeated string required_claims = 15;
+   */
+  requiredClaims: string[];
+
+  /**
+   * Longest time since a token was issued. Unset: 24h.
+   *
+   * @generated from field: google.protobuf.Duration max_token_age = 16;
+   */
+  maxTokenAge?: Duration | undefined;
+
+  /**
+   * How far the clocks may be apart. Unset: 30s.
+   *
+   * @generated from field: google.protobuf.Duration clock_skew = 17;
+   */
+  clockSkew?: Duration | undefined;
+
+  /**
+   * `at+jwt`: only access tokens that say they are (RFC 9068). Unset: also tokens that do not say what they are.
+   *
+   * @generated from field: string token_type = 18;
+   */
+  tokenType: string;
+
+  /**
+   * Scopes that every call needs.
+   *
+   * @generated from field: repeated string required_scopes = 19;
+   */
+  requiredScopes: string[];
+
+  /**
+   * Scopes that calls of some tools need besides.
+   *
+   * @generated from field: repeated vmcp.resource.v1.ToolScopes tool_scopes = 20;
+   */
+  toolScopes: ToolScopes[];
+
+  /**
+   * Other issuers whose tokens are accepted.
+   *
+   * @generated from field: repeated vmcp.resource.v1.OidcIssuer additional_issuers = 21;
+   */
+  additionalIssuers: OidcIssuer[];
+
+  /**
+   * Header in which a trusted proxy in front passes on the client's certificate (RFC 9440). Unset: tokens that are bound to a
+   * certificate (RFC 8705) are refused.
+   *
+   * @generated from field: string client_certificate_header = 22;
+   */
+  clientCertificateHeader: string;
+
+  /**
+   * Addresses (CIDR) of the proxies that may set that header.
+   *
+   * @generated from field: repeated string client_certificate_from = 23;
+   */
+  clientCertificateFrom: string[];
 };
 
 /**
@@ -144,6 +224,153 @@ export type OidcConfig = Message<"vmcp.resource.v1.OidcConfig"> & {
  */
 export const OidcConfigSchema: GenMessage<OidcConfig> = /*@__PURE__*/
   messageDesc(file_vmcp_resource_v1_incoming_auth, 1);
+
+/**
+ * Scopes that calls of one tool need.
+ *
+ * @generated from message vmcp.resource.v1.ToolScopes
+ */
+export type ToolScopes = Message<"vmcp.resource.v1.ToolScopes"> & {
+  /**
+   * Name of the tool as clients see it.
+   *
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+
+  /**
+   * All of them are needed.
+   *
+   * @generated from field: repeated string scopes = 2;
+   */
+  scopes: string[];
+};
+
+/**
+ * Describes the message vmcp.resource.v1.ToolScopes.
+ * Use `create(ToolScopesSchema)` to create a new message.
+ */
+export const ToolScopesSchema: GenMessage<ToolScopes> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_incoming_auth, 2);
+
+/**
+ * One more issuer of bearer tokens; the fields mean what they mean in OidcConfig.
+ *
+ * @generated from message vmcp.resource.v1.OidcIssuer
+ */
+export type OidcIssuer = Message<"vmcp.resource.v1.OidcIssuer"> & {
+  /**
+   * Exact issuer identifier.
+   *
+   * @generated from field: string issuer = 1;
+   */
+  issuer: string;
+
+  /**
+   * Audience a token must name.
+   *
+   * @generated from field: string audience = 2;
+   */
+  audience: string;
+
+  /**
+   * Client id for token introspection.
+   *
+   * @generated from field: string client_id = 3;
+   */
+  clientId: string;
+
+  /**
+   * Name of the environment variable, on the proxy, with the client secret for introspection.
+   *
+   * @generated from field: string client_secret_env = 4;
+   */
+  clientSecretEnv: string;
+
+  /**
+   * File, on the proxy, with the client secret for introspection.
+   *
+   * @generated from field: string client_secret_file = 5;
+   */
+  clientSecretFile: string;
+
+  /**
+   * Overrides the discovered JWKS location.
+   *
+   * @generated from field: string jwks_url = 6;
+   */
+  jwksUrl: string;
+
+  /**
+   * Overrides the discovered introspection endpoint (RFC 7662).
+   *
+   * @generated from field: string introspection_url = 7;
+   */
+  introspectionUrl: string;
+
+  /**
+   * Signature algorithms that are accepted.
+   *
+   * @generated from field: repeated string algorithms = 8;
+   */
+  algorithms: string[];
+
+  /**
+   * Claims that a token must have besides exp, iat, sub and aud.
+   *
+   * @generated from field: repeated string required_claims = 9;
+   */
+  requiredClaims: string[];
+
+  /**
+   * Longest time since a token was issued.
+   *
+   * @generated from field: google.protobuf.Duration max_token_age = 10;
+   */
+  maxTokenAge?: Duration | undefined;
+
+  /**
+   * How far the clocks may be apart.
+   *
+   * @generated from field: google.protobuf.Duration clock_skew = 11;
+   */
+  clockSkew?: Duration | undefined;
+
+  /**
+   * `at+jwt` or unset.
+   *
+   * @generated from field: string token_type = 12;
+   */
+  tokenType: string;
+
+  /**
+   * The JWKS may live on a private address.
+   *
+   * @generated from field: bool jwks_allow_private_ip = 13;
+   */
+  jwksAllowPrivateIp: boolean;
+
+  /**
+   * The issuer may be plain http.
+   *
+   * @generated from field: bool insecure_allow_http = 14;
+   */
+  insecureAllowHttp: boolean;
+
+  /**
+   * Absolute path of a PEM bundle to verify the issuer with.
+   *
+   * @generated from field: string ca_bundle_path = 15;
+   */
+  caBundlePath: string;
+};
+
+/**
+ * Describes the message vmcp.resource.v1.OidcIssuer.
+ * Use `create(OidcIssuerSchema)` to create a new message.
+ */
+export const OidcIssuerSchema: GenMessage<OidcIssuer> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_incoming_auth, 3);
 
 /**
  * What an authenticated caller may do.
@@ -206,5 +433,5 @@ export type AuthzConfig = Message<"vmcp.resource.v1.AuthzConfig"> & {
  * Use `create(AuthzConfigSchema)` to create a new message.
  */
 export const AuthzConfigSchema: GenMessage<AuthzConfig> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_incoming_auth, 2);
+  messageDesc(file_vmcp_resource_v1_incoming_auth, 4);
 

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file vmcp/resource/v1/outgoing_auth.proto.
  */
 export const file_vmcp_resource_v1_outgoing_auth: GenFile = /*@__PURE__*/
-  fileDesc("CiR2bWNwL3Jlc291cmNlL3YxL291dGdvaW5nX2F1dGgucHJvdG8SEHZtY3AucmVzb3VyY2UudjEi8AEKDE91dGdvaW5nQXV0aBIOCgZzb3VyY2UYASABKAkSNwoHZGVmYXVsdBgCIAEoCzImLnZtY3AucmVzb3VyY2UudjEuT3V0Z29pbmdBdXRoU3RyYXRlZ3kSPgoIYmFja2VuZHMYAyADKAsyLC52bWNwLnJlc291cmNlLnYxLk91dGdvaW5nQXV0aC5CYWNrZW5kc0VudHJ5GlcKDUJhY2tlbmRzRW50cnkSCwoDa2V5GAEgASgJEjUKBXZhbHVlGAIgASgLMiYudm1jcC5yZXNvdXJjZS52MS5PdXRnb2luZ0F1dGhTdHJhdGVneToCOAEi2gIKFE91dGdvaW5nQXV0aFN0cmF0ZWd5EgwKBHR5cGUYASABKAkSOwoQaGVhZGVyX2luamVjdGlvbhgCIAEoCzIhLnZtY3AucmVzb3VyY2UudjEuSGVhZGVySW5qZWN0aW9uEjcKDnRva2VuX2V4Y2hhbmdlGAMgASgLMh8udm1jcC5yZXNvdXJjZS52MS5Ub2tlbkV4Y2hhbmdlEjkKD3Vwc3RyZWFtX2luamVjdBgEIAEoCzIgLnZtY3AucmVzb3VyY2UudjEuVXBzdHJlYW1JbmplY3QSKQoHYXdzX3N0cxgFIAEoCzIYLnZtY3AucmVzb3VyY2UudjEuQXdzU3RzEi0KA3hhYRgGIAEoCzIgLnZtY3AucmVzb3VyY2UudjEuQ3Jvc3NBcHBBY2Nlc3MSKQoDb2JvGAcgASgLMhwudm1jcC5yZXNvdXJjZS52MS5PbkJlaGFsZk9mIlYKD0hlYWRlckluamVjdGlvbhITCgtoZWFkZXJfbmFtZRgBIAEoCRIUCgxoZWFkZXJfdmFsdWUYAiABKAkSGAoQaGVhZGVyX3ZhbHVlX2VudhgDIAEoCSLEAQoNVG9rZW5FeGNoYW5nZRIRCgl0b2tlbl91cmwYASABKAkSEQoJY2xpZW50X2lkGAIgASgJEhUKDWNsaWVudF9zZWNyZXQYAyABKAkSGQoRY2xpZW50X3NlY3JldF9lbnYYBCABKAkSEAoIYXVkaWVuY2UYBSABKAkSDgoGc2NvcGVzGAYgAygJEhoKEnN1YmplY3RfdG9rZW5fdHlwZRgHIAEoCRIdChVzdWJqZWN0X3Byb3ZpZGVyX25hbWUYCCABKAkiJwoOVXBzdHJlYW1JbmplY3QSFQoNcHJvdmlkZXJfbmFtZRgBIAEoCSKBAgoGQXdzU3RzEg4KBnJlZ2lvbhgBIAEoCRIPCgdzZXJ2aWNlGAIgASgJEhkKEWZhbGxiYWNrX3JvbGVfYXJuGAMgASgJEjcKDXJvbGVfbWFwcGluZ3MYBCADKAsyIC52bWNwLnJlc291cmNlLnYxLkF3c1JvbGVNYXBwaW5nEhIKCnJvbGVfY2xhaW0YBSABKAkSMwoQc2Vzc2lvbl9kdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIaChJzZXNzaW9uX25hbWVfY2xhaW0YByABKAkSHQoVc3ViamVjdF9wcm92aWRlcl9uYW1lGAggASgJIlQKDkF3c1JvbGVNYXBwaW5nEg0KBWNsYWltGAEgASgJEg8KB21hdGNoZXIYAiABKAkSEAoIcm9sZV9hcm4YAyABKAkSEAoIcHJpb3JpdHkYBCABKAUijAMKDkNyb3NzQXBwQWNjZXNzEhUKDWlkcF90b2tlbl91cmwYASABKAkSFQoNaWRwX2NsaWVudF9pZBgCIAEoCRIZChFpZHBfY2xpZW50X3NlY3JldBgDIAEoCRIdChVpZHBfY2xpZW50X3NlY3JldF9lbnYYBCABKAkSGAoQdGFyZ2V0X3Rva2VuX3VybBgFIAEoCRIhChlpbnNlY3VyZV90YXJnZXRfdG9rZW5fdXJsGAYgASgIEhgKEHRhcmdldF9jbGllbnRfaWQYByABKAkSHAoUdGFyZ2V0X2NsaWVudF9zZWNyZXQYCCABKAkSIAoYdGFyZ2V0X2NsaWVudF9zZWNyZXRfZW52GAkgASgJEhcKD3RhcmdldF9hdWRpZW5jZRgKIAEoCRIXCg90YXJnZXRfcmVzb3VyY2UYCyABKAkSDgoGc2NvcGVzGAwgAygJEh0KFXN1YmplY3RfcHJvdmlkZXJfbmFtZRgNIAEoCRIaChJzdWJqZWN0X3Rva2VuX3R5cGUYDiABKAkixwEKCk9uQmVoYWxmT2YSEQoJdG9rZW5fdXJsGAEgASgJEhEKCWNsaWVudF9pZBgCIAEoCRIVCg1jbGllbnRfc2VjcmV0GAMgASgJEhkKEWNsaWVudF9zZWNyZXRfZW52GAQgASgJEhAKCGF1ZGllbmNlGAUgASgJEg4KBnNjb3BlcxgGIAMoCRIjChtzdWJqZWN0X3Rva2VuX3Byb3ZpZGVyX25hbWUYByABKAkSGgoSY2FjaGVfc2tld19zZWNvbmRzGAggASgFYgZwcm90bzM", [file_google_protobuf_duration]);
+  fileDesc("CiR2bWNwL3Jlc291cmNlL3YxL291dGdvaW5nX2F1dGgucHJvdG8SEHZtY3AucmVzb3VyY2UudjEi8AEKDE91dGdvaW5nQXV0aBIOCgZzb3VyY2UYASABKAkSNwoHZGVmYXVsdBgCIAEoCzImLnZtY3AucmVzb3VyY2UudjEuT3V0Z29pbmdBdXRoU3RyYXRlZ3kSPgoIYmFja2VuZHMYAyADKAsyLC52bWNwLnJlc291cmNlLnYxLk91dGdvaW5nQXV0aC5CYWNrZW5kc0VudHJ5GlcKDUJhY2tlbmRzRW50cnkSCwoDa2V5GAEgASgJEjUKBXZhbHVlGAIgASgLMiYudm1jcC5yZXNvdXJjZS52MS5PdXRnb2luZ0F1dGhTdHJhdGVneToCOAEiiQQKFE91dGdvaW5nQXV0aFN0cmF0ZWd5EgwKBHR5cGUYASABKAkSOwoQaGVhZGVyX2luamVjdGlvbhgCIAEoCzIhLnZtY3AucmVzb3VyY2UudjEuSGVhZGVySW5qZWN0aW9uEjcKDnRva2VuX2V4Y2hhbmdlGAMgASgLMh8udm1jcC5yZXNvdXJjZS52MS5Ub2tlbkV4Y2hhbmdlEjkKD3Vwc3RyZWFtX2luamVjdBgEIAEoCzIgLnZtY3AucmVzb3VyY2UudjEuVXBzdHJlYW1JbmplY3QSKQoHYXdzX3N0cxgFIAEoCzIYLnZtY3AucmVzb3VyY2UudjEuQXdzU3RzEi0KA3hhYRgGIAEoCzIgLnZtY3AucmVzb3VyY2UudjEuQ3Jvc3NBcHBBY2Nlc3MSKQoDb2JvGAcgASgLMhwudm1jcC5yZXNvdXJjZS52MS5PbkJlaGFsZk9mEj8KEmNsaWVudF9jcmVkZW50aWFscxgIIAEoCzIjLnZtY3AucmVzb3VyY2UudjEuQ2xpZW50Q3JlZGVudGlhbHMSMwoMcGFzc190aHJvdWdoGAkgASgLMh0udm1jcC5yZXNvdXJjZS52MS5QYXNzVGhyb3VnaBI3Cg51cHN0cmVhbV9vYXV0aBgKIAEoCzIfLnZtY3AucmVzb3VyY2UudjEuVXBzdHJlYW1PYXV0aCJxCg9IZWFkZXJJbmplY3Rpb24SEwoLaGVhZGVyX25hbWUYASABKAkSFAoMaGVhZGVyX3ZhbHVlGAIgASgJEhgKEGhlYWRlcl92YWx1ZV9lbnYYAyABKAkSGQoRaGVhZGVyX3ZhbHVlX2ZpbGUYBCABKAkikwQKDVRva2VuRXhjaGFuZ2USEQoJdG9rZW5fdXJsGAEgASgJEhEKCWNsaWVudF9pZBgCIAEoCRIVCg1jbGllbnRfc2VjcmV0GAMgASgJEhkKEWNsaWVudF9zZWNyZXRfZW52GAQgASgJEhAKCGF1ZGllbmNlGAUgASgJEg4KBnNjb3BlcxgGIAMoCRIaChJzdWJqZWN0X3Rva2VuX3R5cGUYByABKAkSHQoVc3ViamVjdF9wcm92aWRlcl9uYW1lGAggASgJEhAKCHJlc291cmNlGAkgASgJEhwKFHJlcXVlc3RlZF90b2tlbl90eXBlGAogASgJEhoKEmNsaWVudF9zZWNyZXRfZmlsZRgLIAEoCRIaChJjbGllbnRfYXV0aF9tZXRob2QYDCABKAkSFwoPcHJpdmF0ZV9rZXlfZW52GA0gASgJEhgKEHByaXZhdGVfa2V5X2ZpbGUYDiABKAkSFgoOcHJpdmF0ZV9rZXlfaWQYDyABKAkSFwoPYWN0b3JfdG9rZW5fZW52GBAgASgJEhgKEGFjdG9yX3Rva2VuX2ZpbGUYESABKAkSGAoQYWN0b3JfdG9rZW5fdHlwZRgSIAEoCRIbChNpbnNlY3VyZV9hbGxvd19odHRwGBMgASgIEhgKEGFsbG93X3ByaXZhdGVfaXAYFCABKAgSFgoOY2FfYnVuZGxlX3BhdGgYFSABKAki8QIKEUNsaWVudENyZWRlbnRpYWxzEhEKCXRva2VuX3VybBgBIAEoCRIRCgljbGllbnRfaWQYAiABKAkSFQoNY2xpZW50X3NlY3JldBgDIAEoCRIZChFjbGllbnRfc2VjcmV0X2VudhgEIAEoCRIaChJjbGllbnRfc2VjcmV0X2ZpbGUYBSABKAkSGgoSY2xpZW50X2F1dGhfbWV0aG9kGAYgASgJEhcKD3ByaXZhdGVfa2V5X2VudhgHIAEoCRIYChBwcml2YXRlX2tleV9maWxlGAggASgJEhYKDnByaXZhdGVfa2V5X2lkGAkgASgJEhAKCGF1ZGllbmNlGAogASgJEhAKCHJlc291cmNlGAsgASgJEg4KBnNjb3BlcxgMIAMoCRIbChNpbnNlY3VyZV9hbGxvd19odHRwGA0gASgIEhgKEGFsbG93X3ByaXZhdGVfaXAYDiABKAgSFgoOY2FfYnVuZGxlX3BhdGgYDyABKAkiQgoLUGFzc1Rocm91Z2gSDwoHaGVhZGVycxgBIAMoCRIiChp0cnVzdGVkX3dpdGhfYXV0aG9yaXphdGlvbhgCIAEoCCLYAgoNVXBzdHJlYW1PYXV0aBIRCgljbGllbnRfaWQYASABKAkSFQoNY2xpZW50X3NlY3JldBgCIAEoCRIZChFjbGllbnRfc2VjcmV0X2VudhgDIAEoCRIaChJjbGllbnRfc2VjcmV0X2ZpbGUYBCABKAkSGgoSY2xpZW50X2F1dGhfbWV0aG9kGAUgASgJEhcKD3ByaXZhdGVfa2V5X2VudhgGIAEoCRIYChBwcml2YXRlX2tleV9maWxlGAcgASgJEhYKDnByaXZhdGVfa2V5X2lkGAggASgJEg4KBnNjb3BlcxgJIAMoCRIOCgZpc3N1ZXIYCiABKAkSEAoIcmVzb3VyY2UYCyABKAkSGwoTaW5zZWN1cmVfYWxsb3dfaHR0cBgMIAEoCBIYChBhbGxvd19wcml2YXRlX2lwGA0gASgIEhYKDmNhX2J1bmRsZV9wYXRoGA4gASgJIicKDlVwc3RyZWFtSW5qZWN0EhUKDXByb3ZpZGVyX25hbWUYASABKAkigQIKBkF3c1N0cxIOCgZyZWdpb24YASABKAkSDwoHc2VydmljZRgCIAEoCRIZChFmYWxsYmFja19yb2xlX2FybhgDIAEoCRI3Cg1yb2xlX21hcHBpbmdzGAQgAygLMiAudm1jcC5yZXNvdXJjZS52MS5Bd3NSb2xlTWFwcGluZxISCgpyb2xlX2NsYWltGAUgASgJEjMKEHNlc3Npb25fZHVyYXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGgoSc2Vzc2lvbl9uYW1lX2NsYWltGAcgASgJEh0KFXN1YmplY3RfcHJvdmlkZXJfbmFtZRgIIAEoCSJUCg5Bd3NSb2xlTWFwcGluZxINCgVjbGFpbRgBIAEoCRIPCgdtYXRjaGVyGAIgASgJEhAKCHJvbGVfYXJuGAMgASgJEhAKCHByaW9yaXR5GAQgASgFIowDCg5Dcm9zc0FwcEFjY2VzcxIVCg1pZHBfdG9rZW5fdXJsGAEgASgJEhUKDWlkcF9jbGllbnRfaWQYAiABKAkSGQoRaWRwX2NsaWVudF9zZWNyZXQYAyABKAkSHQoVaWRwX2NsaWVudF9zZWNyZXRfZW52GAQgASgJEhgKEHRhcmdldF90b2tlbl91cmwYBSABKAkSIQoZaW5zZWN1cmVfdGFyZ2V0X3Rva2VuX3VybBgGIAEoCBIYChB0YXJnZXRfY2xpZW50X2lkGAcgASgJEhwKFHRhcmdldF9jbGllbnRfc2VjcmV0GAggASgJEiAKGHRhcmdldF9jbGllbnRfc2VjcmV0X2VudhgJIAEoCRIXCg90YXJnZXRfYXVkaWVuY2UYCiABKAkSFwoPdGFyZ2V0X3Jlc291cmNlGAsgASgJEg4KBnNjb3BlcxgMIAMoCRIdChVzdWJqZWN0X3Byb3ZpZGVyX25hbWUYDSABKAkSGgoSc3ViamVjdF90b2tlbl90eXBlGA4gASgJIscBCgpPbkJlaGFsZk9mEhEKCXRva2VuX3VybBgBIAEoCRIRCgljbGllbnRfaWQYAiABKAkSFQoNY2xpZW50X3NlY3JldBgDIAEoCRIZChFjbGllbnRfc2VjcmV0X2VudhgEIAEoCRIQCghhdWRpZW5jZRgFIAEoCRIOCgZzY29wZXMYBiADKAkSIwobc3ViamVjdF90b2tlbl9wcm92aWRlcl9uYW1lGAcgASgJEhoKEmNhY2hlX3NrZXdfc2Vjb25kcxgIIAEoBWIGcHJvdG8z", [file_google_protobuf_duration]);
 
 /**
  * What backends are shown.
@@ -56,7 +56,8 @@ export const OutgoingAuthSchema: GenMessage<OutgoingAuth> = /*@__PURE__*/
  */
 export type OutgoingAuthStrategy = Message<"vmcp.resource.v1.OutgoingAuthStrategy"> & {
   /**
-   * `unauthenticated`, `header_injection`, `token_exchange`, `upstream_inject`, `aws_sts`, `xaa` or `obo`.
+   * `unauthenticated`, `header_injection`, `token_exchange`, `client_credentials`, `pass_through`, `upstream_oauth`,
+   * `upstream_inject`, `aws_sts`, `xaa` or `obo`.
    *
    * @generated from field: string type = 1;
    */
@@ -103,6 +104,27 @@ export type OutgoingAuthStrategy = Message<"vmcp.resource.v1.OutgoingAuthStrateg
    * @generated from field: vmcp.resource.v1.OnBehalfOf obo = 7;
    */
   obo?: OnBehalfOf | undefined;
+
+  /**
+   * For `client_credentials`.
+   *
+   * @generated from field: vmcp.resource.v1.ClientCredentials client_credentials = 8;
+   */
+  clientCredentials?: ClientCredentials | undefined;
+
+  /**
+   * For `pass_through`.
+   *
+   * @generated from field: vmcp.resource.v1.PassThrough pass_through = 9;
+   */
+  passThrough?: PassThrough | undefined;
+
+  /**
+   * For `upstream_oauth`.
+   *
+   * @generated from field: vmcp.resource.v1.UpstreamOauth upstream_oauth = 10;
+   */
+  upstreamOauth?: UpstreamOauth | undefined;
 };
 
 /**
@@ -138,6 +160,13 @@ export type HeaderInjection = Message<"vmcp.resource.v1.HeaderInjection"> & {
    * @generated from field: string header_value_env = 3;
    */
   headerValueEnv: string;
+
+  /**
+   * File, on the proxy, with the value.
+   *
+   * @generated from field: string header_value_file = 4;
+   */
+  headerValueFile: string;
 };
 
 /**
@@ -208,6 +237,97 @@ export type TokenExchange = Message<"vmcp.resource.v1.TokenExchange"> & {
    * @generated from field: string subject_provider_name = 8;
    */
   subjectProviderName: string;
+
+  /**
+   * Resource (RFC 8707) of the requested token.
+   *
+   * @generated from field: string resource = 9;
+   */
+  resource: string;
+
+  /**
+   * Type of the requested token; a URN or `access_token`, `id_token`, `jwt`. Unset: access token.
+   *
+   * @generated from field: string requested_token_type = 10;
+   */
+  requestedTokenType: string;
+
+  /**
+   * File, on the proxy, with the client secret.
+   *
+   * @generated from field: string client_secret_file = 11;
+   */
+  clientSecretFile: string;
+
+  /**
+   * `client_secret_basic`, `client_secret_post`, `private_key_jwt` or `none`. Unset: by what is given.
+   *
+   * @generated from field: string client_auth_method = 12;
+   */
+  clientAuthMethod: string;
+
+  /**
+   * Environment variable, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_env = 13;
+   */
+  privateKeyEnv: string;
+
+  /**
+   * File, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_file = 14;
+   */
+  privateKeyFile: string;
+
+  /**
+   * Key id of the private key. Unset: none, or the one in the JWK.
+   *
+   * @generated from field: string private_key_id = 15;
+   */
+  privateKeyId: string;
+
+  /**
+   * Environment variable, on the proxy, with a token that says who acts for the caller.
+   *
+   * @generated from field: string actor_token_env = 16;
+   */
+  actorTokenEnv: string;
+
+  /**
+   * File, on the proxy, with a token that says who acts for the caller.
+   *
+   * @generated from field: string actor_token_file = 17;
+   */
+  actorTokenFile: string;
+
+  /**
+   * Token type of the actor token. Unset: access token.
+   *
+   * @generated from field: string actor_token_type = 18;
+   */
+  actorTokenType: string;
+
+  /**
+   * The token endpoint may be plain http.
+   *
+   * @generated from field: bool insecure_allow_http = 19;
+   */
+  insecureAllowHttp: boolean;
+
+  /**
+   * The token endpoint's metadata may lead to a private address.
+   *
+   * @generated from field: bool allow_private_ip = 20;
+   */
+  allowPrivateIp: boolean;
+
+  /**
+   * Absolute path of a PEM bundle to verify the token endpoint with.
+   *
+   * @generated from field: string ca_bundle_path = 21;
+   */
+  caBundlePath: string;
 };
 
 /**
@@ -216,6 +336,265 @@ export type TokenExchange = Message<"vmcp.resource.v1.TokenExchange"> & {
  */
 export const TokenExchangeSchema: GenMessage<TokenExchange> = /*@__PURE__*/
   messageDesc(file_vmcp_resource_v1_outgoing_auth, 3);
+
+/**
+ * A token for the gateway itself (RFC 6749 section 4.4), the same for all callers.
+ *
+ * @generated from message vmcp.resource.v1.ClientCredentials
+ */
+export type ClientCredentials = Message<"vmcp.resource.v1.ClientCredentials"> & {
+  /**
+   * Token endpoint. Unset: the one that the OIDC issuer of incoming auth publishes.
+   *
+   * @generated from field: string token_url = 1;
+   */
+  tokenUrl: string;
+
+  /**
+   * Client id.
+   *
+   * @generated from field: string client_id = 2;
+   */
+  clientId: string;
+
+  /**
+   * Literal client secret. Exclusive with client_secret_env and client_secret_file.
+   *
+   * @generated from field: string client_secret = 3;
+   */
+  clientSecret: string;
+
+  /**
+   * Environment variable, on the proxy, with the client secret.
+   *
+   * @generated from field: string client_secret_env = 4;
+   */
+  clientSecretEnv: string;
+
+  /**
+   * File, on the proxy, with the client secret.
+   *
+   * @generated from field: string client_secret_file = 5;
+   */
+  clientSecretFile: string;
+
+  /**
+   * `client_secret_basic`, `client_secret_post`, `private_key_jwt` or `none`. Unset: by what is given.
+   *
+   * @generated from field: string client_auth_method = 6;
+   */
+  clientAuthMethod: string;
+
+  /**
+   * Environment variable, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_env = 7;
+   */
+  privateKeyEnv: string;
+
+  /**
+   * File, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_file = 8;
+   */
+  privateKeyFile: string;
+
+  /**
+   * Key id of the private key. Unset: none, or the one in the JWK.
+   *
+   * @generated from field: string private_key_id = 9;
+   */
+  privateKeyId: string;
+
+  /**
+   * Audience of the requested token.
+   *
+   * @generated from field: string audience = 10;
+   */
+  audience: string;
+
+  /**
+   * Resource (RFC 8707) of the requested token.
+   *
+   * @generated from field: string resource = 11;
+   */
+  resource: string;
+
+  /**
+   * Scopes of the requested token.
+   *
+   * @generated from field: repeated string scopes = 12;
+   */
+  scopes: string[];
+
+  /**
+   * The token endpoint may be plain http.
+   *
+   * @generated from field: bool insecure_allow_http = 13;
+   */
+  insecureAllowHttp: boolean;
+
+  /**
+   * The token endpoint's metadata may lead to a private address.
+   *
+   * @generated from field: bool allow_private_ip = 14;
+   */
+  allowPrivateIp: boolean;
+
+  /**
+   * Absolute path of a PEM bundle to verify the token endpoint with.
+   *
+   * @generated from field: string ca_bundle_path = 15;
+   */
+  caBundlePath: string;
+};
+
+/**
+ * Describes the message vmcp.resource.v1.ClientCredentials.
+ * Use `create(ClientCredentialsSchema)` to create a new message.
+ */
+export const ClientCredentialsSchema: GenMessage<ClientCredentials> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 4);
+
+/**
+ * Headers of the caller's request that the backend gets as they came.
+ *
+ * @generated from message vmcp.resource.v1.PassThrough
+ */
+export type PassThrough = Message<"vmcp.resource.v1.PassThrough"> & {
+  /**
+   * Names of the headers.
+   *
+   * @generated from field: repeated string headers = 1;
+   */
+  headers: string[];
+
+  /**
+   * Whether `Authorization` may be among them: the backend then gets the caller's own token.
+   *
+   * @generated from field: bool trusted_with_authorization = 2;
+   */
+  trustedWithAuthorization: boolean;
+};
+
+/**
+ * Describes the message vmcp.resource.v1.PassThrough.
+ * Use `create(PassThroughSchema)` to create a new message.
+ */
+export const PassThroughSchema: GenMessage<PassThrough> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 5);
+
+/**
+ * Every caller signs in at the backend's authorization server with a browser (authorization code and PKCE).
+ *
+ * @generated from message vmcp.resource.v1.UpstreamOauth
+ */
+export type UpstreamOauth = Message<"vmcp.resource.v1.UpstreamOauth"> & {
+  /**
+   * Client id that is registered there. Unset: the URL of a client id metadata document that the proxy serves.
+   *
+   * @generated from field: string client_id = 1;
+   */
+  clientId: string;
+
+  /**
+   * Literal client secret. Exclusive with client_secret_env and client_secret_file.
+   *
+   * @generated from field: string client_secret = 2;
+   */
+  clientSecret: string;
+
+  /**
+   * Environment variable, on the proxy, with the client secret.
+   *
+   * @generated from field: string client_secret_env = 3;
+   */
+  clientSecretEnv: string;
+
+  /**
+   * File, on the proxy, with the client secret.
+   *
+   * @generated from field: string client_secret_file = 4;
+   */
+  clientSecretFile: string;
+
+  /**
+   * `client_secret_basic`, `client_secret_post`, `private_key_jwt` or `none`. Unset: by what is given.
+   *
+   * @generated from field: string client_auth_method = 5;
+   */
+  clientAuthMethod: string;
+
+  /**
+   * Environment variable, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_env = 6;
+   */
+  privateKeyEnv: string;
+
+  /**
+   * File, on the proxy, with the private key (PEM or JWK) for `private_key_jwt`.
+   *
+   * @generated from field: string private_key_file = 7;
+   */
+  privateKeyFile: string;
+
+  /**
+   * Key id of the private key. Unset: none, or the one in the JWK.
+   *
+   * @generated from field: string private_key_id = 8;
+   */
+  privateKeyId: string;
+
+  /**
+   * Scopes that are asked for. Unset: the ones that the backend names.
+   *
+   * @generated from field: repeated string scopes = 9;
+   */
+  scopes: string[];
+
+  /**
+   * Authorization server. Unset: the one that the backend names (RFC 9728).
+   *
+   * @generated from field: string issuer = 10;
+   */
+  issuer: string;
+
+  /**
+   * Resource (RFC 8707) that tokens are for. Unset: the one that the backend names.
+   *
+   * @generated from field: string resource = 11;
+   */
+  resource: string;
+
+  /**
+   * What the backend names may be plain http.
+   *
+   * @generated from field: bool insecure_allow_http = 12;
+   */
+  insecureAllowHttp: boolean;
+
+  /**
+   * What the backend names may live on a private address.
+   *
+   * @generated from field: bool allow_private_ip = 13;
+   */
+  allowPrivateIp: boolean;
+
+  /**
+   * Absolute path of a PEM bundle to verify the authorization server with.
+   *
+   * @generated from field: string ca_bundle_path = 14;
+   */
+  caBundlePath: string;
+};
+
+/**
+ * Describes the message vmcp.resource.v1.UpstreamOauth.
+ * Use `create(UpstreamOauthSchema)` to create a new message.
+ */
+export const UpstreamOauthSchema: GenMessage<UpstreamOauth> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 6);
 
 /**
  * The caller's stored token of an upstream identity provider.
@@ -236,7 +615,7 @@ export type UpstreamInject = Message<"vmcp.resource.v1.UpstreamInject"> & {
  * Use `create(UpstreamInjectSchema)` to create a new message.
  */
 export const UpstreamInjectSchema: GenMessage<UpstreamInject> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_outgoing_auth, 4);
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 7);
 
 /**
  * AWS STS AssumeRoleWithWebIdentity and SigV4.
@@ -306,7 +685,7 @@ export type AwsSts = Message<"vmcp.resource.v1.AwsSts"> & {
  * Use `create(AwsStsSchema)` to create a new message.
  */
 export const AwsStsSchema: GenMessage<AwsSts> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_outgoing_auth, 5);
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 8);
 
 /**
  * One rule from claims to a role.
@@ -348,7 +727,7 @@ export type AwsRoleMapping = Message<"vmcp.resource.v1.AwsRoleMapping"> & {
  * Use `create(AwsRoleMappingSchema)` to create a new message.
  */
 export const AwsRoleMappingSchema: GenMessage<AwsRoleMapping> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_outgoing_auth, 6);
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 9);
 
 /**
  * Cross-App Access: an identity assertion (ID-JAG) exchanged at the target's authorization server.
@@ -460,7 +839,7 @@ export type CrossAppAccess = Message<"vmcp.resource.v1.CrossAppAccess"> & {
  * Use `create(CrossAppAccessSchema)` to create a new message.
  */
 export const CrossAppAccessSchema: GenMessage<CrossAppAccess> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_outgoing_auth, 7);
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 10);
 
 /**
  * On-behalf-of exchange.
@@ -530,5 +909,5 @@ export type OnBehalfOf = Message<"vmcp.resource.v1.OnBehalfOf"> & {
  * Use `create(OnBehalfOfSchema)` to create a new message.
  */
 export const OnBehalfOfSchema: GenMessage<OnBehalfOf> = /*@__PURE__*/
-  messageDesc(file_vmcp_resource_v1_outgoing_auth, 8);
+  messageDesc(file_vmcp_resource_v1_outgoing_auth, 11);
 

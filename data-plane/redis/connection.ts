@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from "ioredis";
 import type { Log } from "../../common/log.ts";
-import type { RedisAddress } from "./redis-address.ts";
+import type { RedisAddress } from "./address.ts";
 
 export interface RedisConnectionOptions {
   readonly address: RedisAddress;
@@ -48,7 +48,9 @@ const safe = {
   // A command whose reply was lost may have run: it is not sent again, and whoever waits for it hears at once.
   autoResendUnfulfilledCommands: false,
   maxRetriesPerRequest: 0,
-  commandTimeout: 250,
+  // Timers fire before answers are read: were it shorter, a process that was busy for a moment would take a good server for one
+  // that is gone.
+  commandTimeout: 400,
   connectTimeout: 1_000,
   // A server that stopped answering is left, where a command's own timeout would stay with it.
   socketTimeout: 1_000,
