@@ -9,12 +9,16 @@ export interface Asked {
   readonly audiences: readonly string[];
   /** Of the caller, which must not go to a backend. */
   readonly subjectToken: string | undefined;
+  /** The longest life that is believed, and that of a token which says nothing of it. Default: a day and a minute. */
+  readonly lifetimes?: { readonly maxMs: number; readonly defaultMs: number };
 }
 
 export interface Token {
   readonly text: string;
-  /** Milliseconds since 1970, and never more than a day ahead. Past: it was good for one request at most. */
+  /** Milliseconds since 1970, and never further ahead than was asked for. Past: it was good for one request at most. */
   readonly endsMs: number;
+  /** Gets the next one (RFC 6749 6), where the grant gives such a thing. */
+  readonly refreshToken?: string;
 }
 
 /** No token that may be shown. `reason` is for operators: nothing of what came is in it. */
@@ -29,8 +33,7 @@ export class TokenAnswerError extends Error {
 }
 
 const tokenLengthMax = 16 * 1024;
-const lifetimeDefaultMs = 60_000;
-const lifetimeMaxMs = 24 * 60 * 60_000;
+const usualLifetimes = { defaultMs: 60_000, maxMs: 24 * 60 * 60_000 };
 const typePrefix = "urn:ietf:params:oauth:token-type:";
 export const accessTokenType = `${typePrefix}access_token`;
 const jwtType = `${typePrefix}jwt`;
@@ -49,7 +52,13 @@ export function tokenTypeOf(name: string): string {
 export function readToken(text: string, asked: Asked, nowMs: number): Token {
   const answer = parseObject(text);
   if (!answer) throw new TokenAnswerError("bad_answer", "the answer is no JSON object");
-  const { access_token: token, token_type: type, issued_token_type: issued, expires_in: seconds } = answer;
+  const {
+    access_token: token,
+    token_type: type,
+    issued_token_type: issued,
+    expires_in: seconds,
+    refresh_token: refresh,
+  } = answer;
   if (typeof token !== "string" || token === "") throw new TokenAnswerError("wrong_token", "there is no access_token in it");
   if (token.length > tokenLengthMax) throw new TokenAnswerError("wrong_token", `the token is longer than ${tokenLengthMax}`);
   if (!/^[\x21-\x7e]+$/.test(token)) throw new TokenAnswerError("wrong_token", "the token holds what a header can't");
@@ -63,13 +72,15 @@ export function readToken(text: string, asked: Asked, nowMs: number): Token {
     throw new TokenAnswerError("wrong_token", "the token is for another audience than was requested");
   const expiresMs = typeof claims?.exp === "number" ? claims.exp * 1_000 : undefined;
   if (expiresMs !== undefined && expiresMs <= nowMs) throw new TokenAnswerError("wrong_token", "the token has expired already");
+  const { defaultMs, maxMs } = asked.lifetimes ?? usualLifetimes;
   const saidMs = lifetimeOf(seconds);
   const lifetimeMs = Math.min(
-    saidMs ?? (expiresMs === undefined ? lifetimeDefaultMs : lifetimeMaxMs),
-    expiresMs === undefined ? lifetimeMaxMs : expiresMs - nowMs,
-    lifetimeMaxMs,
+    saidMs ?? (expiresMs === undefined ? defaultMs : maxMs),
+    expiresMs === undefined ? maxMs : expiresMs - nowMs,
+    maxMs,
   );
-  return { text: token, endsMs: nowMs + lifetimeMs };
+  const isRefresh = typeof refresh === "string" && refresh !== "" && refresh.length <= tokenLengthMax;
+  return { text: token, endsMs: nowMs + lifetimeMs, ...(isRefresh ? { refreshToken: refresh } : {}) };
 }
 
 function isAsKind(issued: unknown, requested: string): boolean {

@@ -97,7 +97,7 @@ export function createTokenEndpoint({ location, client, gates, log, nowMs }: Tok
 }
 
 function isSecret([name]: readonly [string, string]): boolean {
-  return name.endsWith("_token");
+  return name.endsWith("_token") || name.startsWith("code");
 }
 
 function notReached(error: unknown): never {
