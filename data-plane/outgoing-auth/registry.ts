@@ -10,11 +10,14 @@ import { type Credential, sameForAll, unavailable } from "./credential.ts";
 import { createGates } from "./endpoint-gate.ts";
 import { headerInjection } from "./header-injection.ts";
 import { passThrough } from "./pass-through.ts";
+import { createSignIns, type SignIns } from "./sign-ins.ts";
 import type { CreateCredential, Recipient } from "./strategy.ts";
 import { createTokenCache, type SharedTokens } from "./token-cache.ts";
 import { isEndpointFailure } from "./token-endpoint.ts";
 import { tokenExchange } from "./token-exchange.ts";
 import { createTokenMetrics, type TokenMetrics } from "./token-metrics.ts";
+import { upstreamOauth } from "./upstream-oauth.ts";
+import { createMemoryTokens, opening, type UserTokens } from "./user-tokens.ts";
 
 export type { Recipient } from "./strategy.ts";
 
@@ -23,6 +26,9 @@ export interface Credentials extends AsyncDisposable {
   /** The credential of a strategy; absent means unauthenticated. Throws an Error fit for the operator when it can't be made here. */
   of(strategy: OutgoingAuthStrategy | undefined, recipient: Recipient): Credential;
   readonly metrics: TokenMetrics;
+  /** Where users sign in, for the pages that lead them there. */
+  readonly signIns: SignIns;
+  readonly userTokens: UserTokens;
 }
 
 export interface CredentialsOptions {
@@ -38,6 +44,8 @@ export interface CredentialsOptions {
   };
   /** Milliseconds since 1970. */
   readonly nowMs?: () => number;
+  /** Where clients and browsers reach the proxies, `https://host[:port]`. Default: as each client says. */
+  readonly publicUrl?: string | undefined;
 }
 
 const nothing = sameForAll([]);
@@ -48,6 +56,7 @@ const types = new Map<string, CreateCredential>([
   ["token_exchange", tokenExchange],
   ["client_credentials", clientCredentials],
   ["pass_through", passThrough],
+  ["upstream_oauth", upstreamOauth],
 ]);
 
 const keptMax = 4_096;
@@ -56,12 +65,14 @@ const keptMax = 4_096;
  * A type without a row is not implemented: its credential always fails, so that the backend is never contacted without what the
  * operator asked for.
  */
-export function createCredentials({ log, keys, redis, nowMs = Date.now }: CredentialsOptions): Credentials {
+export function createCredentials({ log, keys, redis, publicUrl, nowMs = Date.now }: CredentialsOptions): Credentials {
   const metrics = createTokenMetrics();
   const shared = redis && openShared({ ...redis, log, keys, nowMs });
   const cache = createTokenCache({ nowMs, ...(shared === undefined ? {} : { shared }) });
   const gates = createGates({ nowMs, isFailure: isEndpointFailure });
   const kept = new Map<string, Credential>();
+  const signIns = createSignIns();
+  const userTokens = redis ? opening(openUserTokens({ ...redis, log, keys, nowMs })) : createMemoryTokens({ nowMs });
 
   function make(strategy: OutgoingAuthStrategy, recipient: Recipient): Credential {
     const { type } = strategy;
@@ -71,21 +82,28 @@ export function createCredentials({ log, keys, redis, nowMs = Date.now }: Creden
       return unavailable(`outgoing auth "${type}" has nowhere to show a credential to a program, and it is not started without`);
     const { virtualServer, backend } = recipient;
     const counters = metrics.of({ strategy: type, virtualServer, backend });
-    return create(strategy, recipient, { log, keys, cache, gates, counters, nowMs });
+    return create(strategy, recipient, { log, keys, cache, gates, counters, nowMs, userTokens, signIns, publicUrl });
   }
 
   return {
     of(strategy, recipient) {
       if (!strategy) return nothing;
       const key = `${JSON.stringify([strategy, recipient], writable)} ${digestOfPlaces(strategy)}`;
-      const credential = kept.get(key) ?? make(strategy, recipient);
+      const existing = kept.get(key);
+      const credential = existing ?? make(strategy, recipient);
+      if (existing) signIns.renew(existing);
       kept.delete(key);
       kept.set(key, credential);
       if (kept.size > keptMax) kept.delete(kept.keys().next().value as string);
       return credential;
     },
     metrics,
-    [Symbol.asyncDispose]: () => cache[Symbol.asyncDispose](),
+    signIns,
+    userTokens,
+    async [Symbol.asyncDispose]() {
+      await cache[Symbol.asyncDispose]();
+      await userTokens[Symbol.asyncDispose]();
+    },
   };
 }
 
@@ -100,6 +118,11 @@ async function openShared({ prefix = "vmcp:", ...options }: Redis): Promise<Shar
     options.log.error({ reason: (error as Error).message }, "tokens are not shared with other replicas");
     return undefined;
   }
+}
+
+async function openUserTokens({ prefix = "vmcp:", ...options }: Redis): Promise<UserTokens> {
+  const { createRedisUserTokens } = await import("./redis-user-tokens.ts");
+  return createRedisUserTokens({ ...options, prefix });
 }
 
 function writable(_name: string, value: unknown): unknown {

@@ -5,8 +5,10 @@ import type { OutgoingAuthStrategy } from "../../proto/gen/vmcp/resource/v1/outg
 import type { Keys } from "../mcp/seal.ts";
 import type { Credential } from "./credential.ts";
 import type { Gates } from "./endpoint-gate.ts";
+import type { SignIns } from "./sign-ins.ts";
 import type { TokenCache } from "./token-cache.ts";
 import type { TokenCounters } from "./token-metrics.ts";
+import type { UserTokens } from "./user-tokens.ts";
 
 /** Whom credentials are shown to. */
 export interface Recipient {
@@ -31,6 +33,12 @@ export interface StrategyTools {
   readonly counters: TokenCounters;
   /** Milliseconds since 1970. */
   readonly nowMs: () => number;
+  /** What users signed in for. */
+  readonly userTokens: UserTokens;
+  /** Where links for a sign-in lead to. */
+  readonly signIns: SignIns;
+  /** Where clients and browsers reach the proxies, `https://host[:port]`; undefined: as each client says. */
+  readonly publicUrl: string | undefined;
 }
 
 /** Throws an Error fit for the operator when the credential can't be made on this proxy. */
