@@ -13,6 +13,8 @@ export interface Callers {
   readonly type: string | undefined;
   /** It publishes a token endpoint, so that what asks for tokens may leave its own out. */
   readonly issuer: string | undefined;
+  /** With which users sign in at it. */
+  readonly clientId: string | undefined;
 }
 
 export function outgoingAuthRules(value: OutgoingAuthPart, callers: Callers, say: Say): void {
@@ -31,6 +33,11 @@ function strategyRules(value: StrategyPart, callers: Callers, say: Say): void {
     }
   }
   if (callers.type === "anonymous" || callers.type === "local") tokenlessRules(value, callers.type, say);
+  if (callers.type === "oidc" && value.type === "upstream_oauth" && callers.clientId === undefined) {
+    say(["type"], "upstream_oauth needs incomingAuth.oidc.clientId: with it users show that a sign-in is their own", {
+      hint: "register a client at the issuer, with the redirect URI <public URL of the proxies>/oauth/signed-in",
+    });
+  }
   if (value.headerInjection) headerRules(value.headerInjection, within(say, "headerInjection"));
   if (value.tokenExchange) exchangeRules(value.tokenExchange, callers.issuer, within(say, "tokenExchange"));
   if (value.clientCredentials) ownTokenRules(value.clientCredentials, callers.issuer, within(say, "clientCredentials"));

@@ -111,7 +111,8 @@ const startHints = {
 /** Of a virtual server or an auth policy. */
 export function authRules(value: Pick<VirtualServerPart, "incomingAuth" | "outgoingAuth">, say: Say): void {
   if (value.incomingAuth !== undefined) incomingAuthRules(value.incomingAuth, within(say, "incomingAuth"));
-  const callers = { type: value.incomingAuth?.type, issuer: value.incomingAuth?.oidc?.issuer };
+  const { type, oidc } = value.incomingAuth ?? {};
+  const callers = { type, issuer: oidc?.issuer, clientId: oidc?.clientId };
   if (value.outgoingAuth !== undefined) outgoingAuthRules(value.outgoingAuth, callers, within(say, "outgoingAuth"));
 }
 

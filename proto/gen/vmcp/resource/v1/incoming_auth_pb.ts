@@ -70,14 +70,14 @@ export type OidcConfig = Message<"vmcp.resource.v1.OidcConfig"> & {
   audience: string;
 
   /**
-   * Client id for token introspection.
+   * Client id for token introspection, and for users who sign in with a browser (upstream_oauth).
    *
    * @generated from field: string client_id = 3;
    */
   clientId: string;
 
   /**
-   * Name of the environment variable, on the proxy, with the client secret for introspection.
+   * Name of the environment variable, on the proxy, with the client secret.
    *
    * @generated from field: string client_secret_env = 4;
    */
@@ -140,7 +140,7 @@ export type OidcConfig = Message<"vmcp.resource.v1.OidcConfig"> & {
   caBundlePath: string;
 
   /**
-   * File, on the proxy, with the client secret for introspection. Exclusive with client_secret_env.
+   * File, on the proxy, with the client secret. Exclusive with client_secret_env.
    *
    * @generated from field: string client_secret_file = 13;
    */
