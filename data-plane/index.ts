@@ -5,7 +5,7 @@ import { collectSooner } from "./collect-sooner.ts";
 import { createAuthenticators } from "./incoming-auth/registry.ts";
 import { type CredentialsOptions, createCredentials } from "./outgoing-auth/registry.ts";
 import { readRedisAddress } from "./redis/address.ts";
-import { emptyRuntime, type SnapshotRefusedError } from "./runtime.ts";
+import { emptyRuntime, type Runtime, type SnapshotRefusedError } from "./runtime.ts";
 import { isLoopback, type ServingOptions, type SessionOptions, startServing } from "./serving.ts";
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
@@ -39,10 +39,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const { log } = options;
   await using stack = new AsyncDisposableStack();
   const keys = stack.use(openKeyRing({ env: process.env, isShared: options.session?.redis !== undefined, log }));
-  const credentials = stack.use(createCredentials({ log, keys, ...sharedTokens(options.session) }));
+  const { publicUrl } = options;
+  const credentials = stack.use(createCredentials({ log, keys, publicUrl, ...sharedTokens(options.session) }));
   let live: Live | undefined;
   let sync: Sync | undefined;
-  const serving = stack.use(await startServing(options, { keys, runtime: () => live?.runtime ?? emptyRuntime }));
+  const runtime = (): Runtime => live?.runtime ?? emptyRuntime;
+  const serving = stack.use(await startServing(options, { keys, runtime, credentials }));
   const { sessions, relay, everyone, address, self } = serving;
   stack.use(collectSooner({ sessions: () => sessions.size }));
   live = createLive({

@@ -10,6 +10,10 @@ import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
 import type { Keys } from "./mcp/seal.ts";
 import type { Self } from "./methods/call.ts";
+import { tellSignedIn } from "./methods/sign-in.ts";
+import type { Credentials } from "./outgoing-auth/registry.ts";
+import { createSignInFlow } from "./outgoing-auth/sign-in-flow.ts";
+import { createSignInSeals, type Ticket } from "./outgoing-auth/sign-in-seals.ts";
 import { readRedisAddress } from "./redis/address.ts";
 import { createParkedCalls } from "./relay/parked-calls.ts";
 import { createRelay, type Relay } from "./relay/relay.ts";
@@ -95,6 +99,8 @@ export interface Serving extends AsyncDisposable {
 export interface Served {
   readonly keys: Keys;
   readonly runtime: () => Runtime;
+  /** Where users sign in, and what for. */
+  readonly credentials: Pick<Credentials, "signIns" | "userTokens">;
 }
 
 const sessionsMax = 10_000;
@@ -105,7 +111,7 @@ const lastMs = 1_000;
 const callerIdleMs = 10 * 60_000;
 
 /** Listens at once, unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
-export async function startServing(options: ServingOptions, { keys, runtime }: Served): Promise<Serving> {
+export async function startServing(options: ServingOptions, { keys, runtime, credentials }: Served): Promise<Serving> {
   const { log, session = {} } = options;
   const instance = randomUUID();
   const self = { address: "", instance, replica: instance.slice(0, 8) };
@@ -145,10 +151,21 @@ export async function startServing(options: ServingOptions, { keys, runtime }: S
     options.legacySse === false
       ? undefined
       : createSseEndpoint({ ...shared, ids, sessions: streamSessions, streamsMax: sessionsMax });
+  const flow = createSignInFlow({
+    seals: createSignInSeals({ keys, nowMs: Date.now }),
+    store: credentials.userTokens,
+    find(ticket: Ticket) {
+      const signIn = credentials.signIns.find(ticket);
+      const served = runtime().virtualServers.get(ticket.virtualServer)?.backends;
+      return signIn && served?.has(signIn.place.backend) ? signIn : undefined;
+    },
+    onSignedIn: (ticket) => tellSignedIn(everyone.all(), ticket, ticket.elicitationId),
+    log,
+  });
   let isDraining = false;
   let obeyed = epoch(); // all that is connected was opened before
   const app = createApp({
-    ...{ ...shared, sessions, callers, runtime, sse },
+    ...{ ...shared, sessions, callers, runtime, sse, flow },
     parked: createParkedCalls({ log }),
     self: () => self,
     addressOf: store.addressOf,

@@ -1,14 +1,16 @@
-// THE REQUEST PATH, in order: parting → guard → probes → discovery → MCP endpoint → the older SSE endpoint → not found.
+// THE REQUEST PATH, in order: parting → guard → probes → discovery → sign-in pages → MCP endpoint → the older SSE endpoint → not found.
 import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
+import type { SignInFlow } from "../outgoing-auth/sign-in-flow.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
-import { metadataOf, wellKnown } from "./discovery.ts";
+import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
 import { type OriginRules, refusalOf } from "./origin.ts";
 import { readiness, status } from "./probes.ts";
 import { refuse } from "./refuse.ts";
+import { pagesPath, signInPages } from "./sign-in-pages.ts";
 import type { SseEndpoint } from "./sse-endpoint.ts";
 
 export interface AppOptions extends McpOptions {
@@ -19,6 +21,8 @@ export interface AppOptions extends McpOptions {
   readonly isDraining: () => boolean;
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
+  /** How users sign in at backends. */
+  readonly flow: SignInFlow;
   readonly log: Log;
 }
 
@@ -33,9 +37,10 @@ export function createApp(options: AppOptions): Koa {
   });
   for (const step of [
     parting(options),
-    guard(options.origin),
+    guard(options),
     probes(options),
     discovery(options),
+    signInPages(options),
     mcp(options),
     olderMcp(options),
     notFound,
@@ -59,8 +64,9 @@ function parting({ isDraining }: AppOptions): Middleware {
   };
 }
 
-function guard(rules: OriginRules): Middleware {
+function guard(options: AppOptions): Middleware {
   return (ctx, next) => {
+    const rules = rulesOf(options, ctx);
     // An absolute request target would name another host than Host does.
     const reason = ctx.req.url?.startsWith("/") ? refusalOf(ctx.req, rules) : "the request target must be a path";
     if (reason === undefined) return next();
@@ -68,6 +74,13 @@ function guard(rules: OriginRules): Middleware {
     refuse(ctx.res, 403, reason);
     return undefined;
   };
+}
+
+/** Our own pages have forms, whose origin is ours; nowhere else does a page of ours call. */
+function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
+  const { origin } = options;
+  if (!path.startsWith(pagesPath)) return origin;
+  return { ...origin, allowedOrigins: [...origin.allowedOrigins, baseOf(options, { request: req })] };
 }
 
 function probes({ runtime, isDraining }: AppOptions): Middleware {

@@ -39,7 +39,7 @@ export function metadataOf(server: VirtualServer, path: string, options: Public 
 }
 
 /** `https://host[:port]`: what the operator said, else what the client says. */
-function baseOf({ publicUrl }: Public, { request }: Asked): string {
+export function baseOf({ publicUrl }: Public, { request }: Asked): string {
   if (publicUrl !== undefined) return publicUrl;
   const scheme = request.socket instanceof TLSSocket ? "https" : "http";
   return `${scheme}://${request.headers.host ?? ""}`;

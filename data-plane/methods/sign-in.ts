@@ -1,9 +1,11 @@
 // What a caller is told who has to sign in at a backend first: a URL to visit, in the words of its era and revision. The call did
 // not run, and is to be made again afterwards. Source: MCP 2025-11-25, elicitation, URL mode.
 import { BackendError } from "../backends/errors.ts";
-import { errorCodes, errorResponse, type Message, readMessage, resultResponse } from "../mcp/json-rpc.ts";
+import type { Identity } from "../incoming-auth/identity.ts";
+import { errorCodes, errorResponse, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
 import { urlElicitationRequired, withUrlRequests } from "../mcp/translate.ts";
 import { SignInNeededError } from "../outgoing-auth/credential.ts";
+import { notifySession, type Session } from "../session/session.ts";
 import { backendFailure, type Call } from "./call.ts";
 
 const causesMax = 8;
@@ -48,6 +50,22 @@ export function askToSignIn(call: Call, backend: string, { url, elicitationId }:
 function saying(call: Call, text: string, isError = false): Message {
   const result = { ...(call.stateless ? { resultType: "complete" } : {}), content: [{ type: "text", text }], isError };
   return readMessage(resultResponse(call.id, JSON.stringify(result)));
+}
+
+/** A user has signed in: clients of theirs that can visit URLs are told that this occasion is over. */
+export function tellSignedIn(
+  sessions: Iterable<Session>,
+  who: Pick<Identity, "issuer" | "subject">,
+  elicitationId: string,
+): void {
+  const method = "notifications/elicitation/complete";
+  const message = request(method, JSON.stringify({ elicitationId }));
+  for (const session of sessions) {
+    const { era, identity, capabilities } = session;
+    if (era !== "session" || identity.issuer !== who.issuer || identity.subject !== who.subject) continue;
+    // One of each occasion waits for a stream.
+    if (canVisit(capabilities)) notifySession(session, `${method} ${elicitationId}`, message);
+  }
 }
 
 function canVisit(capabilities: string): boolean {

@@ -94,7 +94,9 @@ async function startProxy() {
   });
   const team = createVirtualServer({ name: "team", spec: create(VirtualServerSchema, { aggregation }), auth, backends: [up] });
   const runtime = { ...emptyRuntime, version: "1", virtualServers: new Map([["team", team]]) };
-  const serving = starting.use(await startServing({ host: "127.0.0.1", port: 0, log }, { keys, runtime: () => runtime }));
+  const serving = starting.use(
+    await startServing({ host: "127.0.0.1", port: 0, log }, { keys, runtime: () => runtime, credentials }),
+  );
   const owned = starting.move();
   return { url: `${serving.address}/team/mcp`, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }

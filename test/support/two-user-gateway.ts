@@ -6,6 +6,7 @@ import { type Logger, pino } from "pino";
 import { type Backend, createBackend } from "../../data-plane/backends/backend.ts";
 import { type Keys, oneKey } from "../../data-plane/mcp/seal.ts";
 import { sameForAll } from "../../data-plane/outgoing-auth/credential.ts";
+import { createCredentials } from "../../data-plane/outgoing-auth/registry.ts";
 import { emptyRuntime, type Runtime } from "../../data-plane/runtime.ts";
 import { type DrainOptions, type Serving, type SessionOptions, startServing } from "../../data-plane/serving.ts";
 import { createVirtualServer } from "../../data-plane/virtual-server.ts";
@@ -43,7 +44,8 @@ export async function startTwoUserGateway(
   const { keys = oneKey(randomBytes(32)), log = pino({ level: "silent" }), port = 0, session = {}, drain = {} } = options;
   let runtime: Runtime = emptyRuntime;
   const at = { host: "127.0.0.1", port, log, session, drain };
-  const serving = await startServing(at, { keys, runtime: () => runtime });
+  const credentials = stack.use(createCredentials({ log, keys }));
+  const serving = await startServing(at, { keys, runtime: () => runtime, credentials });
   const backends: Backend[] = [];
   stack.defer(async () => void (await Promise.all(backends.map((backend) => backend.retire(0))))); // after the sessions
   stack.use(serving);
