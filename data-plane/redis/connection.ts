@@ -47,6 +47,8 @@ export function connectRedis({ address, caFile, log }: RedisConnectionOptions): 
 const safe = {
   // A command whose reply was lost may have run: it is not sent again, and whoever waits for it hears at once.
   autoResendUnfulfilledCommands: false,
+  // Whoever listens does so again by himself: what the library sends for it fails with nobody to hear of it.
+  autoResubscribe: false,
   maxRetriesPerRequest: 0,
   // Timers fire before answers are read: were it shorter, a process that was busy for a moment would take a good server for one
   // that is gone.

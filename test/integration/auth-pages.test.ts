@@ -49,6 +49,9 @@ const promises: Readonly<Record<string, (shown: Shown) => Promise<void>>> = {
     const [called] = backend.requests.filter(({ message }) => message?.method === "tools/call");
     assert.equal(called?.headers["x-team"], "blue");
   },
+  async upstream_oauth({ call }) {
+    assert.match(await call(), /sign in there.*http:\/\/127\.0\.0\.1:\d+\/oauth\/connect\//s);
+  },
   async oidc({ call, url }) {
     assert.equal(await call(), "said");
     assert.equal((await send(url, { method: "POST" })).status, 401);
@@ -59,7 +62,7 @@ const promises: Readonly<Record<string, (shown: Shown) => Promise<void>>> = {
 };
 
 /** Those whose backend demands a token; the others get a backend that takes everybody. */
-const guardedPages = new Set(["client_credentials", "token_exchange"]);
+const guardedPages = new Set(["client_credentials", "token_exchange", "upstream_oauth"]);
 
 test("every page is tried here", () => {
   const files = readdirSync(pages).map((name) => name.replace(/\.md$/, ""));
@@ -87,7 +90,7 @@ for (const [page, keep] of Object.entries(promises))
       .replaceAll("https://wiki.example.com/mcp", backend.url);
     const directory = stack.use(await temporaryDirectory());
     const path = await directory.write("vmcp-config.yaml", text);
-    const env = { WIKI_API_KEY: secret, GATEWAY_SECRET: secret };
+    const env = { WIKI_API_KEY: secret, GATEWAY_SECRET: secret, GATEWAY_AT_WIKI_SECRET: secret };
     const vmcp = stack.use(await startVmcp(["serve", "--config", path, "--port", "0", "--admin-listen", "127.0.0.1:0"], { env }));
     assert.deepEqual(
       vmcp.logs().filter(({ file }) => file !== undefined),
@@ -98,6 +101,6 @@ for (const [page, keep] of Object.entries(promises))
     const headers = { ...bearer(token), "x-team": "blue" };
     const url = `${vmcp.address}/mcp`;
     const client = stack.use(await openClient(url, {}, headers));
-    const name = "wiki_echo";
+    const name = page === "upstream_oauth" ? "wiki_sign_in" : "wiki_echo";
     await keep({ issuer, backend, url, headers, call: () => client.call(name) });
   });
