@@ -1,14 +1,15 @@
 // Everything one snapshot builds. A runtime is built aside and replaces the old one whole; what did not change between
 // two snapshots (a backend with its connections, sessions and breaker) is carried over.
 import { createHash } from "node:crypto";
-import { durationMs } from "@bufbuild/protobuf/wkt";
+import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import type { Log } from "../common/log.ts";
 import type { Backend as BackendSpec } from "../proto/gen/vmcp/resource/v1/backend_pb.ts";
-import type { CircuitBreaker } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
+import type { CircuitBreaker, FailureHandling, Operational } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
 import type { OutgoingAuthStrategy } from "../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
 import type { BreakerSettings } from "./backends/breaker.ts";
+import type { HealthOptions } from "./backends/catalogs.ts";
 import { reasonOf } from "./backends/errors.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
@@ -105,7 +106,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   const carried = new Map(keysOf.get(previous) ?? []);
   const used = new Map<string, { resource: string; backend: Backend }>();
   const started: Backend[] = [];
-  const reused: [Backend, BreakerSettings][] = [];
+  const reused: [Backend, Operational | undefined][] = [];
   const virtualServers = new Map<string, VirtualServer>();
 
   function attemptTo<T>(resource: string, field: string, make: () => T): T | undefined {
@@ -130,7 +131,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
         strategy,
         server,
       );
-    if (existing) reused.push([existing, breakerOf(server.operational?.failureHandling?.circuitBreaker)]);
+    if (existing) reused.push([existing, server.operational]);
     used.set(key, { resource, backend });
     return backend;
   }
@@ -151,6 +152,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
       place,
       credential,
       breaker,
+      health: healthOf(server.operational?.failureHandling),
       log: options.log,
       onMessage: options.onMessage,
       onChange: options.onBackendChange,
@@ -171,7 +173,8 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     for (const backend of started) void backend.retire(0);
     throw new SnapshotRefusedError(violations);
   }
-  for (const [backend, settings] of reused) backend.configure(settings);
+  for (const [backend, operational] of reused)
+    backend.configure(breakerOf(operational?.failureHandling?.circuitBreaker), healthOf(operational?.failureHandling));
   const backends = [...used.values()];
   const { version, revision, storeUid, revocations } = content;
   const runtime: Runtime = {
@@ -211,6 +214,15 @@ function jsonOf(value: unknown): string {
 function strategyOf({ outgoingAuth }: VirtualServerSpec, backend: string): OutgoingAuthStrategy | undefined {
   if (!outgoingAuth) return undefined;
   return Object.hasOwn(outgoingAuth.backends, backend) ? outgoingAuth.backends[backend] : outgoingAuth.default;
+}
+
+function healthOf(handling: FailureHandling | undefined): HealthOptions {
+  const ms = (duration: Duration | undefined, otherwise: number): number => (duration ? durationMs(duration) : otherwise);
+  return {
+    intervalMs: ms(handling?.healthCheckInterval, 30_000),
+    timeoutMs: ms(handling?.healthCheckTimeout, 10_000),
+    unhealthyThreshold: handling?.unhealthyThreshold || 3,
+  };
 }
 
 function breakerOf(settings: CircuitBreaker | undefined): BreakerSettings {

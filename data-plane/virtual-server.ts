@@ -54,6 +54,7 @@ export function createVirtualServer(options: {
     Object.entries(spec.operational?.timeouts?.perWorkload ?? {}).map(([backend, value]) => [backend, durationMs(value)]),
   );
   const defaultTimeoutMs = spec.operational?.timeouts?.default ? durationMs(spec.operational.timeouts.default) : 30_000;
+  const hidesUnhealthy = spec.operational?.failureHandling?.partialFailureMode === "best_effort";
   let views = new Map<string, View>();
   const joined = new WeakMap<Session, string>(); // in which context
 
@@ -82,10 +83,18 @@ export function createVirtualServer(options: {
     return view;
   }
 
+  /** By default what an unhealthy backend has stays listed, and calls say what is wrong with it. */
+  function isHidden({ state }: Backend): boolean {
+    return hidesUnhealthy && state.state === "unhealthy";
+  }
+
   /** A new view, or one that another kind of client has already, when they see the same. */
   function makeView(client: Kind): View {
     const { era, capabilities } = client;
-    const sources = options.backends.map((backend) => ({ backend: backend.name, catalog: backend.catalogOf(client) }));
+    const sources = options.backends.map((backend) => ({
+      backend: backend.name,
+      catalog: isHidden(backend) ? undefined : backend.catalogOf(client),
+    }));
     const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
     if (isPlain && (capabilities !== plain.capabilities || contextOf(client) !== "")) return viewOf({ ...plain, era });
     if (era === "session" && !sources.some(({ catalog }) => catalog && needsWrapping(catalog)))

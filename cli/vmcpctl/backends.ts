@@ -10,7 +10,7 @@ export interface BackendRow {
   readonly transport: string;
   /** URL, or the command line of a stdio server. */
   readonly address: string;
-  /** All proxies agree: their word. Else each word with its count, as `ready 2, unavailable 1`; empty when none reports it. */
+  /** All proxies agree: their word. Else each word with its count, as `healthy 2, unhealthy 1`; empty when none reports it. */
   readonly state: string;
   readonly tools: number;
   readonly resources: number;
@@ -43,7 +43,7 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     const status = backends.find((one) => one.name === name);
     return status === undefined ? [] : [[node?.id ?? "", status]];
   });
-  const best = seen.find(([, { state }]) => state === "ready") ?? seen[0];
+  const best = seen.find(([, { state }]) => isUsable(state)) ?? seen[0];
   return {
     name,
     transport: backend.transport || (backend.command === "" ? "streamable-http" : "stdio"),
@@ -56,6 +56,11 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     era: merged(seen.map(([, { era }]) => era).filter((era) => era !== "")),
     proxies: seen.map(([proxy, { state, listedWith, error }]) => ({ proxy, state, listedWith, error })),
   };
+}
+
+/** Whether a backend in this state is worth asking. */
+export function isUsable(state: string): boolean {
+  return state === "healthy" || state === "degraded";
 }
 
 function merged(states: readonly string[]): string {

@@ -9,6 +9,7 @@ import {
   ProxyState,
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
+import { isUsable } from "./backends.ts";
 import type { Connection } from "./connection.ts";
 import { nackText } from "./nack.ts";
 import { type Format, json, type Output } from "./output.ts";
@@ -73,7 +74,7 @@ function ackedOf({ ackTime, ackMillis }: ProxyRow, nowMs: number): string {
 
 function backendsOf({ backends, state }: ProxyRow): string {
   if (state === ProxyState.DISCONNECTED) return "";
-  return `${backends.filter((backend) => backend.state === "ready").length}/${backends.length}`;
+  return `${backends.filter(({ state }) => isUsable(state)).length}/${backends.length}`;
 }
 
 function ms(time: Timestamp): number {

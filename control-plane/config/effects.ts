@@ -41,14 +41,6 @@ const sections: readonly (readonly [key: string, what: string])[] = [
   ["passthroughHeaders", `passthroughHeaders ${later}: client headers do not reach backends`],
 ];
 
-const failureKeys = [
-  "healthCheckInterval",
-  "unhealthyThreshold",
-  "healthCheckTimeout",
-  "statusReportingInterval",
-  "partialFailureMode",
-];
-
 function sectionEffects(server: VirtualServer, present: (...path: string[]) => boolean, report: Report): void {
   for (const [key, message] of sections) {
     if (!present(key)) continue;
@@ -62,9 +54,6 @@ function sectionEffects(server: VirtualServer, present: (...path: string[]) => b
   }
   if (present("operational", "logLevel"))
     report(["operational", "logLevel"], `logLevel ${later}`, "warning", "set the environment variable VMCP_LOG_LEVEL");
-  for (const key of failureKeys) {
-    if (present("operational", "failureHandling", key)) report(["operational", "failureHandling", key], `${key} ${later}`);
-  }
   server.aggregation?.tools.forEach((entry, index) => {
     if (entry.toolConfigRef !== undefined) report(["aggregation", "tools", index, "toolConfigRef"], `toolConfigRef ${later}`);
   });

@@ -7,11 +7,12 @@ import type { Message } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
 import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
-import { type BreakerSettings, createBreaker, leftAlone } from "./breaker.ts";
+import { type BreakerSettings, createBreaker, isFailure, leftAlone } from "./breaker.ts";
 import type { Catalog } from "./catalog.ts";
-import { type BackendState, watchCatalogs } from "./catalogs.ts";
+import { type BackendState, type HealthOptions, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import type { HealthState } from "./health.ts";
 import { callsMax } from "./http-target.ts";
 import { gateway, type Hear, type RequestOptions } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
@@ -75,8 +76,8 @@ export interface Backend {
   setLogLevel(session: Session): Promise<void>;
   /** Lists again what plain clients see; settles when that is done, or after 5 s. */
   relist(): Promise<void>;
-  /** Takes other breaker settings; a breaker with new settings begins closed. */
-  configure(settings: BreakerSettings): void;
+  /** Takes other settings; a breaker with new settings begins closed. */
+  configure(settings: BreakerSettings, health?: HealthOptions): void;
   /** Ends everything, once the calls in flight have ended, or after `graceMs`. */
   retire(graceMs: number): Promise<void>;
 }
@@ -87,6 +88,8 @@ export interface BackendOptions {
   readonly place?: string;
   readonly credential: Credential;
   readonly breaker: BreakerSettings;
+  /** Default: checked every 30 s for 10 s at most; unhealthy after three failures. */
+  readonly health?: HealthOptions;
   readonly log: Log;
   /** Hears what the backend says outside of calls: to one session, or, when it is shared, to nobody in particular. */
   readonly onMessage: (session: Session | undefined, backend: Backend, message: Message) => Promise<void> | undefined;
@@ -94,6 +97,7 @@ export interface BackendOptions {
   readonly onChange: () => void;
 }
 
+const healthDefault: HealthOptions = { intervalMs: 30_000, timeoutMs: 10_000, unhealthyThreshold: 3 };
 const notifyMs = 5_000;
 const goodbyeMs = 5_000;
 const problemsShown = 10;
@@ -139,7 +143,7 @@ export function createBackend(options: BackendOptions): Backend {
     log,
   });
   const isShared = spec.transport === "stdio";
-  let wasReady = false;
+  let lastState: HealthState = "unknown";
   let silences = 0;
   let onIdle: (() => void) | undefined;
   let inFlight = 0;
@@ -150,15 +154,12 @@ export function createBackend(options: BackendOptions): Backend {
     gateway,
     isShared,
     credential,
+    health: options.health ?? healthDefault,
     // Of a backend with a session for each client this is what it says to us alone.
     onMessage: (message) => (isShared ? onMessage(undefined, backend, message) : undefined),
     onChange({ state, error }) {
-      if (state === "ready" && !wasReady) {
-        log.info({ backend: spec.name, tools: catalogs.base?.tools.length }, "backend is ready");
-        breaker.reset();
-      } else if (state === "unavailable") log.warn({ backend: spec.name, reason: error }, "backend is unavailable");
-      wasReady = state === "ready";
-      if (wasReady) silences = 0;
+      if (state !== lastState) tell(state, error);
+      lastState = state;
       onChange();
     },
     onProblems(problems) {
@@ -212,6 +213,29 @@ export function createBackend(options: BackendOptions): Backend {
     return first ?? (attempted as Promise<Message>);
   }
 
+  function tell(state: HealthState, reason: string | undefined): void {
+    if (state === "unhealthy" || state === "unauthenticated")
+      log.warn({ backend: spec.name, state, reason }, "backend is not well");
+    else log.info({ backend: spec.name, state, reason, tools: catalogs.base?.tools.length }, "backend answers");
+    const isBack = (state === "healthy" || state === "degraded") && lastState !== "healthy" && lastState !== "degraded";
+    if (!isBack) return;
+    silences = 0;
+    breaker.reset();
+  }
+
+  /** What became of a call says how the backend is; while it is well, only failures are news. */
+  async function watched<T>(calling: Promise<T>): Promise<T> {
+    const startedMs = performance.now();
+    try {
+      const answer = await calling;
+      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs: performance.now() - startedMs });
+      return answer;
+    } catch (error) {
+      if (error instanceof BackendError && isFailure(error)) catalogs.see({ kind: "failure", reason: reasonOf(error) });
+      throw error;
+    }
+  }
+
   const backend: Backend = {
     name: spec.name,
     isShared,
@@ -234,7 +258,7 @@ export function createBackend(options: BackendOptions): Backend {
       inFlight++;
       options.limit.arm(options.timeoutMs);
       try {
-        if (!options.isIncidental) return await throughBreaker(session, message, options);
+        if (!options.isIncidental) return await watched(throughBreaker(session, message, options));
         if (breaker.isOpen) throw leftAlone();
         return await attempt(session, message, noted(options));
       } finally {
@@ -259,7 +283,8 @@ export function createBackend(options: BackendOptions): Backend {
     },
     setLogLevel: legs.setLogLevel,
     relist: catalogs.relist,
-    configure(next) {
+    configure(next, health = healthDefault) {
+      catalogs.configure(health);
       const isSame =
         next.enabled === breakerSettings.enabled &&
         next.failureThreshold === breakerSettings.failureThreshold &&

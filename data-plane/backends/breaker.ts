@@ -69,7 +69,7 @@ export function leftAlone(): BackendError {
 }
 
 // What says nothing about the backend's health does not count: refused credentials, a forgotten session.
-function isFailure(error: unknown): boolean {
+export function isFailure(error: unknown): boolean {
   return (
     error instanceof BackendError && (error.code === "unavailable" || error.code === "timeout" || error.code === "bad_answer")
   );

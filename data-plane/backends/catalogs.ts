@@ -7,17 +7,21 @@ import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
 import { type Catalog, isSameCatalog, type ListProblem } from "./catalog.ts";
 import { BackendError, reasonOf } from "./errors.ts";
+import { createHealth, type HealthSettings, type HealthState, type Observation } from "./health.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
 import { withSignIn } from "./sign-in-tool.ts";
-import { type RelistRequest, watchCatalog } from "./watch.ts";
+import { type CheckSettings, type RelistRequest, watchCatalog } from "./watch.ts";
 
 /** How a backend is. */
 export interface BackendState {
-  /** "waiting": it lets nobody in but callers, and none of them has listed it yet. */
-  readonly state: "connecting" | "ready" | "unavailable" | "waiting";
-  /** When not ready, why. */
+  readonly state: HealthState;
+  /** When it is not healthy, why. */
   readonly error: string | undefined;
+  /** When it came to be so, milliseconds since 1970. */
+  readonly sinceMs: number;
 }
+
+export interface HealthOptions extends HealthSettings, CheckSettings {}
 
 export interface Catalogs extends AsyncDisposable {
   /** As a plain client sees it; kept while the backend is away. */
@@ -31,6 +35,9 @@ export interface Catalogs extends AsyncDisposable {
   join(session: Session): Promise<void>;
   /** Lists the base again; settles when that is done, or after 5 s. */
   relist(): Promise<void>;
+  /** A call says how the backend is, too. */
+  see(observation: Observation): void;
+  configure(settings: HealthOptions): void;
 }
 
 /** Whom a catalog is for. */
@@ -43,6 +50,7 @@ export interface CatalogsOptions {
   /** The backend can't tell clients apart, so there is only the base. */
   readonly isShared: boolean;
   readonly credential: Pick<Credential, "contextOf" | "gatewayShows" | "canSignIn">;
+  readonly health: HealthOptions;
   readonly onMessage: (message: Message) => void;
   /** What is wrong with its lists changed; nothing is when all is well again. */
   readonly onProblems: (problems: readonly ListProblem[]) => void;
@@ -67,7 +75,6 @@ const callerOverlaysMax = 256;
 const idleMs = 60_000;
 const relistMs = 5_000;
 const noCapabilities = "{}";
-const ready: BackendState = { state: "ready", error: undefined };
 
 /** Starts to watch at once. */
 export function watchCatalogs({
@@ -75,6 +82,7 @@ export function watchCatalogs({
   gateway,
   isShared,
   credential,
+  health: initialHealth,
   onMessage,
   onProblems,
   onSilence,
@@ -85,7 +93,8 @@ export function watchCatalogs({
   const first = Promise.withResolvers<void>();
   const relist: RelistRequest = { wanted: () => undefined, done: undefined };
   let base: Catalog | undefined;
-  let state: BackendState = { state: "connecting", error: undefined };
+  let checks = initialHealth;
+  const health = createHealth(initialHealth);
 
   const watching = watchCatalog({
     open: (signal) => open(gateway, signal),
@@ -93,30 +102,31 @@ export function watchCatalogs({
     relist,
     onMessage,
     onProblems,
+    checks: () => checks,
+    onAnswered: (tookMs) => see({ kind: "success", tookMs }),
     onCatalog(listed) {
-      const isNews = !base || !isSameCatalog(base, listed) || state.state !== "ready";
+      const isNews = !base || !isSameCatalog(base, listed);
       base = listed;
-      state = ready;
       first.resolve();
-      if (isNews) onChange(state);
+      if (isNews) onChange(stateNow());
     },
     onFailure(error) {
       if (error instanceof BackendError && error.code === "timeout") onSilence();
-      if (credential.gatewayShows === "nobody") become(learned() ? ready : { state: "waiting", error: reasonOf(error) });
-      else become({ state: "unavailable", error: reasonOf(error) });
+      // Where only callers get in it was not asked, so nothing is known of it but by them.
+      if (credential.gatewayShows !== "nobody") see(observationOf(error));
       first.resolve();
     },
   });
 
-  function become(next: BackendState): void {
-    const isNews = state.state !== next.state || state.error !== next.error;
-    state = next;
-    if (isNews) onChange(state);
+  function stateNow(): BackendState {
+    const { state, reason, sinceMs } = health;
+    const isWaiting = state === "unknown" && credential.gatewayShows === "nobody";
+    return { state, error: isWaiting ? "only callers get in, and none has come yet" : reason, sinceMs };
   }
 
-  /** Whether some caller's own session has listed it. */
-  function learned(): boolean {
-    return overlays.values().some(({ isOfCaller, catalog }) => isOfCaller && catalog !== undefined);
+  function see(observation: Observation): void {
+    const { reason } = health;
+    if (health.see(observation) || health.reason !== reason) onChange(stateNow());
   }
 
   function keyOf({ capabilities, caller }: Audience): { readonly key: string; readonly isOfCaller: boolean } {
@@ -147,9 +157,10 @@ export function watchCatalogs({
         // The same bytes as the base are the same catalog, so that views can be shared too.
         overlay.catalog = base && isSameCatalog(base, listed) ? base : listed;
         attempted.resolve();
-        if (isOfCaller && credential.gatewayShows === "nobody") state = ready;
-        if (isNews) onChange(state);
+        if (isNews) onChange(stateNow());
       },
+      checks: () => checks,
+      ...(isOfCaller ? { onAnswered: (tookMs: number) => see({ kind: "success", tookMs }) } : {}),
       // The base watcher tells of it, unless it is this caller's own affair.
       onFailure: () => attempted.resolve(),
     });
@@ -189,7 +200,12 @@ export function watchCatalogs({
       return base;
     },
     get state() {
-      return state;
+      return stateNow();
+    },
+    see,
+    configure(settings) {
+      checks = settings;
+      health.configure(settings);
     },
     firstAttempt: first.promise,
     // Another caller's listing is nobody's else: without one of their own they see what the gateway itself sees.
@@ -214,4 +230,11 @@ export function watchCatalogs({
       await watching;
     },
   };
+}
+
+/** What a failed check says of the backend. */
+export function observationOf(error: unknown): Observation {
+  const reason = reasonOf(error);
+  const isShut = error instanceof BackendError && (error.code === "unauthorized" || error.code === "no_credential");
+  return isShut ? { kind: "unauthenticated", reason } : { kind: "failure", reason };
 }

@@ -25,6 +25,7 @@ async function setUp(t: TestContext, script: BackendScript) {
   let catalog: Catalog | undefined;
   const watching = watchCatalog({
     open: (signal) => connector.openLeg(client, signal),
+    checks: () => ({ intervalMs: 30_000, timeoutMs: 10_000 }),
     onMessage: () => undefined,
     onCatalog(listed) {
       catalog = listed;

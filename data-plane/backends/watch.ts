@@ -7,9 +7,6 @@ import { BackendError } from "./errors.ts";
 import type { Leg } from "./leg.ts";
 import { createPace } from "./pace.ts";
 
-const attemptMs = 10_000;
-const pingMs = 5_000;
-const checkMs = 30_000;
 // How long a stream may take to open before the first listing. What comes after it is listed again.
 const listenMs = 250;
 const settleMs = 50;
@@ -18,9 +15,19 @@ const settleMostMs = 250;
 const relist = { firstMs: 200, mostMs: 5_000 };
 const reopenMs = 1_000;
 const shortMs = 5_000;
-const backoffMs = { first: 250, most: 5_000 };
+const backoffMs = { first: 250, most: 2_000 };
+
+/** How often, and how patiently, a backend is looked at. */
+export interface CheckSettings {
+  /** Between two checks, milliseconds; a fifth more or less, so that proxies do not check together. */
+  readonly intervalMs: number;
+  /** Deadline of one check, milliseconds. */
+  readonly timeoutMs: number;
+}
 
 export interface WatchOptions {
+  /** Looked at anew for every check. */
+  readonly checks: () => CheckSettings;
   open(signal: AbortSignal): Promise<Leg>;
   /** Hears what the backend says besides that its lists changed. */
   onMessage(message: Message): void;
@@ -28,6 +35,8 @@ export interface WatchOptions {
   /** What is wrong with the lists is not what it was; none when all is well again. Comes before onCatalog. */
   onProblems?(problems: readonly ListProblem[]): void;
   onFailure(error: unknown): void;
+  /** A check was answered. */
+  onAnswered?(tookMs: number): void;
   readonly signal: AbortSignal;
   /** Where somebody can ask for another listing. */
   readonly relist?: RelistRequest;
@@ -49,7 +58,7 @@ export async function watchCatalog(options: WatchOptions): Promise<void> {
   while (!signal.aborted) {
     let leg: Leg | undefined;
     try {
-      leg = await options.open(deadline(signal, attemptMs));
+      leg = await options.open(deadline(signal, options.checks().timeoutMs));
       await follow(leg, { ...options, list, onListed: () => (failures = 0) });
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
@@ -63,11 +72,13 @@ export async function watchCatalog(options: WatchOptions): Promise<void> {
 /** Lists and tells of it; false when some list could not be had. Throws when none could. */
 type List = (leg: Leg) => Promise<boolean>;
 
-function createLister({ signal, onCatalog, onProblems, relist }: WatchOptions): List {
+function createLister({ signal, checks, onAnswered, onCatalog, onProblems, relist }: WatchOptions): List {
   let last: Catalog | undefined;
   let told = "[]";
   return async (leg) => {
-    const { catalog, problems } = await listCatalog(leg, deadline(signal, attemptMs), last);
+    const startedMs = performance.now();
+    const { catalog, problems } = await listCatalog(leg, deadline(signal, checks().timeoutMs), last);
+    onAnswered?.(performance.now() - startedMs);
     last = catalog;
     const telling = JSON.stringify(problems);
     if (telling !== told) onProblems?.(problems);
@@ -119,6 +130,11 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
       await sleep(settleMs, undefined, { signal });
     } while (heard !== changes && performance.now() < untilMs);
   }
+  async function check(): Promise<void> {
+    const startedMs = performance.now();
+    await ping(leg, deadline(signal, options.checks().timeoutMs));
+    options.onAnswered?.(performance.now() - startedMs);
+  }
   let shortStreams = 0;
   const opened = Promise.withResolvers<void>();
   function onOpen(): void {
@@ -147,7 +163,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
     options.onListed();
     while (!signal.aborted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, checkMs);
+        const timer = setTimeout(resolve, options.checks().intervalMs * (0.8 + Math.random() * 0.4));
         wake = () => {
           clearTimeout(timer);
           resolve();
@@ -157,7 +173,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
       if (signal.aborted) return;
       if (leg.closedBy !== undefined) throw new BackendError("unavailable", "not_executed", leg.closedBy);
       if (isStreamOver && hasStream) {
-        await ping(leg, signal);
+        await check();
         await sleep(reopenMs, undefined, { signal });
         isStreamOver = false;
         isDirty = true; // what changed meanwhile was told to nobody
@@ -174,7 +190,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
         pace.done(performance.now());
       } else {
         const { facts } = leg;
-        await ping(leg, signal);
+        await check();
         if (leg.facts !== facts) isDirty = true; // it offers other things now
       }
     }
@@ -184,7 +200,7 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
 }
 
 async function ping(leg: Leg, signal: AbortSignal): Promise<void> {
-  await leg.request(readMessage(request("ping", undefined, '"vmcp-ping"')), { signal: deadline(signal, pingMs) });
+  await leg.request(readMessage(request("ping", undefined, '"vmcp-ping"')), { signal });
 }
 
 function deadline(signal: AbortSignal, ms: number): AbortSignal {

@@ -14,7 +14,8 @@ export function status(runtime: Runtime): object {
   const backends = runtime.backends.map(({ resource, backend }) => ({
     name: backend.name,
     resource,
-    health: { ready: "healthy", connecting: "unknown", waiting: "unknown", unavailable: "unhealthy" }[backend.state.state],
+    health: backend.state.state,
+    since: new Date(backend.state.sinceMs).toISOString(),
     listed_with: backend.listedWith,
     tokens: backend.tokens,
     error: backend.state.error,
@@ -26,7 +27,7 @@ export function status(runtime: Runtime): object {
   return {
     version: softwareVersion,
     snapshot: runtime.version,
-    healthy: backends.some(({ health }) => health === "healthy"),
+    healthy: backends.some(({ health }) => health === "healthy" || health === "degraded"),
     group_ref: servers.length === 1 ? servers[0]?.spec.groupRef : undefined,
     virtual_servers: servers.map(({ name, view }) => ({ name, path: `/${name}/mcp`, tools: view.tools.size })),
     backends,

@@ -2,7 +2,7 @@
 // While no control plane answers, what is live stays live.
 import { setTimeout as sleep } from "node:timers/promises";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { anyPack, durationFromMs } from "@bufbuild/protobuf/wkt";
+import { anyPack, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import { softwareVersion } from "../../common/version.ts";
@@ -16,7 +16,7 @@ import {
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { type Client, createClient } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
-import { SnapshotRefusedError } from "../runtime.ts";
+import { type Runtime, SnapshotRefusedError } from "../runtime.ts";
 import type { Live } from "./apply.ts";
 import { digestOf, readSnapshot, readTerms } from "./content.ts";
 import { createReporter } from "./report.ts";
@@ -26,7 +26,7 @@ type Request = MessageInitShape<typeof StreamSnapshotsRequestSchema>;
 
 const schemaVersion = 1;
 const backoffMs = { first: 100, most: 5_000 };
-const reportMs = 15_000;
+const reportMs = { default: 30_000, least: 1_000 };
 const reportSoonMs = 100;
 const messageBytesMax = 32 * 1024 * 1024;
 
@@ -93,7 +93,17 @@ export function startSync(options: SyncOptions): Sync {
     let soon: NodeJS.Timeout | undefined;
     const sendReport = (): void =>
       void call.write({ message: { case: "status", value: report(live.runtime) } } satisfies Request);
-    const periodic = setInterval(sendReport, reportMs * (0.8 + Math.random() * 0.4));
+    let periodic: NodeJS.Timeout | undefined;
+    const sendInTime = (): void => {
+      periodic = setTimeout(
+        () => {
+          sendReport();
+          sendInTime();
+        },
+        reportEveryMs(live.runtime) * (0.8 + Math.random() * 0.4),
+      );
+    };
+    sendInTime();
     reportSoon = () => {
       soon ??= setTimeout(() => {
         soon = undefined;
@@ -103,7 +113,7 @@ export function startSync(options: SyncOptions): Sync {
 
     return new Promise((resolve) => {
       const end = (reason: string): void => {
-        clearInterval(periodic);
+        clearTimeout(periodic);
         clearTimeout(soon);
         reportSoon = () => undefined;
         stop.signal.removeEventListener("abort", cancel);
@@ -236,3 +246,12 @@ const channelOptions: grpc.ChannelOptions = {
   "grpc.enable_retries": 0,
   "grpc-node.flow_control_window": 1024 * 1024,
 };
+
+/** As often as the virtual server wants that wants it most often. */
+function reportEveryMs({ virtualServers }: Runtime): number {
+  const wanted = [...virtualServers.values()].flatMap(({ spec }) => {
+    const interval = spec.operational?.failureHandling?.statusReportingInterval;
+    return interval ? [durationMs(interval)] : [];
+  });
+  return Math.max(reportMs.least, Math.min(reportMs.default, ...wanted));
+}

@@ -347,14 +347,15 @@ export type BackendStatus = Message<"vmcp.discovery.v1.BackendStatus"> & {
   name: string;
 
   /**
-   * `ready`, `connecting`, `unavailable`, `unsupported`, or `waiting`: only callers get in, and none has come yet.
+   * `healthy`, `degraded` (slow, or failed a moment ago), `unhealthy`, `unauthenticated` (lets nobody in with what it is shown), or
+   * `unknown`.
    *
    * @generated from field: string state = 2;
    */
   state: string;
 
   /**
-   * When not ready, why.
+   * When not healthy, why.
    *
    * @generated from field: string error = 3;
    */

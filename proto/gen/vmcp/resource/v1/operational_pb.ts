@@ -112,7 +112,7 @@ export type FailureHandling = Message<"vmcp.resource.v1.FailureHandling"> & {
   statusReportingInterval?: Duration | undefined;
 
   /**
-   * `fail` or `best_effort`.
+   * What becomes of an unhealthy backend's tools: `fail` lists them still, and calls fail; `best_effort` hides them. Unset: `fail`.
    *
    * @generated from field: string partial_failure_mode = 5;
    */
