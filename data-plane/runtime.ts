@@ -10,11 +10,14 @@ import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resou
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
 import type { BreakerSettings } from "./backends/breaker.ts";
 import type { HealthOptions } from "./backends/catalogs.ts";
+import { createEndpoints } from "./backends/endpoints.ts";
 import { reasonOf } from "./backends/errors.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
+import type { Message } from "./mcp/json-rpc.ts";
 import type { Credentials } from "./outgoing-auth/registry.ts";
 import type { Revocation } from "./session/revocations.ts";
+import type { Session } from "./session/session.ts";
 import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
 
 /** What a snapshot says about sessions. It is obeyed even when the rest can't be put into force. */
@@ -141,6 +144,27 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     strategy: OutgoingAuthStrategy | undefined,
     server: VirtualServerSpec,
   ): Backend {
+    const { endpoints } = spec;
+    if (endpoints.length === 0) return startAt({ resource, spec, place }, strategy, server);
+    const started = endpoints.map(({ url, priority }) => {
+      const digest = createHash("sha256").update(url).digest("base64url");
+      const legKey = `${spec.name} ${digest.slice(0, 12)}`; // no backend has a space in its name
+      const at = { resource, spec: { ...spec, url }, place: `${place} ${digest}`, legKey, onMessage };
+      return { backend: startAt(at, strategy, server), priority, legKey };
+    });
+    const whole = createEndpoints(started as [(typeof started)[number]]);
+    // Whoever hears of a place is to answer where the session is by then.
+    function onMessage(session: Session | undefined, _place: Backend, message: Message): Promise<void> | undefined {
+      return options.onMessage(session, whole, message);
+    }
+    return whole;
+  }
+
+  function startAt(
+    { resource, spec, place, legKey, onMessage = options.onMessage }: Starting,
+    strategy: OutgoingAuthStrategy | undefined,
+    server: VirtualServerSpec,
+  ): Backend {
     const { name: virtualServer, incomingAuth } = server;
     const url = spec.url || undefined;
     const credential = options.outgoing.of(strategy, { resource, backend: spec.name, url, virtualServer, incomingAuth });
@@ -150,11 +174,12 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const backend = createBackend({
       spec,
       place,
+      ...(legKey === undefined ? {} : { legKey }),
       credential,
       breaker,
       health: healthOf(server.operational?.failureHandling),
       log: options.log,
-      onMessage: options.onMessage,
+      onMessage,
       onChange: options.onBackendChange,
     });
     started.push(backend);
@@ -194,6 +219,14 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
 
 /** What each runtime's backends were built from, so that the next one can carry them on. */
 const keysOf = new WeakMap<Runtime, ReadonlyMap<string, { resource: string; backend: Backend }>>();
+
+/** One server that is to be used. */
+interface Starting extends Pick<BackendOptions, "spec"> {
+  readonly resource: string;
+  readonly place: string;
+  readonly legKey?: string;
+  readonly onMessage?: BackendOptions["onMessage"];
+}
 
 /** Whether its credentials are made with what the virtual server says of callers, too. */
 function isOfCallers({ type }: OutgoingAuthStrategy): boolean {

@@ -47,7 +47,7 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
   return {
     name,
     transport: backend.transport || (backend.command === "" ? "streamable-http" : "stdio"),
-    address: backend.url || [backend.command, ...backend.args].join(" "),
+    address: addressOf(backend),
     state: merged(seen.map(([, { state }]) => state)),
     tools: best?.[1].tools ?? 0,
     resources: best?.[1].resources ?? 0,
@@ -56,6 +56,11 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     era: merged(seen.map(([, { era }]) => era).filter((era) => era !== "")),
     proxies: seen.map(([proxy, { state, listedWith, error }]) => ({ proxy, state, listedWith, error })),
   };
+}
+
+function addressOf({ url, endpoints, command, args }: Backend): string {
+  if (endpoints.length > 0) return endpoints.map((endpoint) => endpoint.url).join(" ");
+  return url || [command, ...args].join(" ");
 }
 
 /** Whether a backend in this state is worth asking. */

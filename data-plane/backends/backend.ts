@@ -45,6 +45,12 @@ export interface Backend {
   /** As last listed to a plain client; kept while the backend is away. */
   readonly catalog: Catalog | undefined;
   readonly state: BackendState;
+  /** Calls that have not ended. */
+  readonly inFlight: number;
+  /** Its breaker is open: calls fail at once. */
+  readonly isLeftAlone: boolean;
+  /** Where it is several; undefined where it is one. */
+  readonly endpoints?: readonly Backend[];
   /** Settles when the first attempt to list it has ended, either way. */
   readonly firstAttempt: Promise<void>;
   /** As a client sees it: by what it declared, and, where the backend shows callers different things, by who it is. */
@@ -86,6 +92,8 @@ export interface BackendOptions {
   readonly spec: BackendSpec;
   /** Names the server and the credential, the same on every replica. Default: the URL. */
   readonly place?: string;
+  /** Under which a session's state knows its session with this server. Default: the name. */
+  readonly legKey?: string;
   readonly credential: Credential;
   readonly breaker: BreakerSettings;
   /** Default: checked every 30 s for 10 s at most; unhealthy after three failures. */
@@ -137,6 +145,7 @@ export function createBackend(options: BackendOptions): Backend {
   let breakerSettings = settings;
   const legs = createSessionLegs({
     backend: spec.name,
+    legKey: options.legKey ?? spec.name,
     place,
     open: connector.openLeg,
     onMessage: (session, message) => onMessage(session, backend, message),
@@ -245,6 +254,12 @@ export function createBackend(options: BackendOptions): Backend {
     },
     get state() {
       return catalogs.state;
+    },
+    get inFlight() {
+      return inFlight;
+    },
+    get isLeftAlone() {
+      return breaker.isOpen;
     },
     catalogOf: catalogs.of,
     contextOf: credential.contextOf,

@@ -25,6 +25,8 @@ export interface SessionLegs extends AsyncDisposable {
 
 export interface SessionLegsOptions {
   readonly backend: string;
+  /** Under which a session's state knows its leg. */
+  readonly legKey: string;
   /** Names the server and the credential: a session that another replica opened is gone on with only there. */
   readonly place: string;
   readonly open: (client: ClientFacts, signal: AbortSignal, resumed?: Resumable) => Promise<Leg>;
@@ -43,7 +45,7 @@ const subscribingMs = 30_000;
 const shortMs = 5_000;
 
 /** None open at first. */
-export function createSessionLegs({ backend, place, open, onMessage, log }: SessionLegsOptions): SessionLegs {
+export function createSessionLegs({ backend, legKey, place, open, onMessage, log }: SessionLegsOptions): SessionLegs {
   const legs = new Map<Session, Promise<Leg>>();
   const known = new Map<Session, () => void>(); // whose end we hear of, and what takes that back
   const isOver = new AbortController();
@@ -99,7 +101,7 @@ export function createSessionLegs({ backend, place, open, onMessage, log }: Sess
   }
 
   function storedLeg({ state }: Session): StoredLeg | undefined {
-    const stored = state.legs.get(backend);
+    const stored = state.legs.get(legKey);
     return stored?.place === place ? stored : undefined;
   }
 
@@ -115,9 +117,9 @@ export function createSessionLegs({ backend, place, open, onMessage, log }: Sess
   ): Promise<Leg | undefined> {
     try {
       await session.change((state) => {
-        const present = state.legs.get(backend);
+        const present = state.legs.get(legKey);
         const isTaken = present?.place === place && present.sessionId !== before?.sessionId;
-        return isTaken ? state : { ...state, legs: withEntry(state.legs, backend, { place, ...resumable }) };
+        return isTaken ? state : { ...state, legs: withEntry(state.legs, legKey, { place, ...resumable }) };
       });
     } catch (error) {
       await leg.close();

@@ -18,6 +18,13 @@ export function status(runtime: Runtime): object {
     since: new Date(backend.state.sinceMs).toISOString(),
     listed_with: backend.listedWith,
     tokens: backend.tokens,
+    in_flight: backend.inFlight,
+    endpoints: backend.endpoints?.map(({ state, inFlight, isLeftAlone }) => ({
+      health: state.state,
+      error: state.error,
+      in_flight: inFlight,
+      left_alone: isLeftAlone,
+    })),
     error: backend.state.error,
     era: backend.catalog?.facts.era,
     mcp_revision: backend.catalog?.facts.protocolVersion,

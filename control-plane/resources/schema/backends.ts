@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   absolutePath,
+  count,
   environmentName,
   labels,
   type Partly,
@@ -11,6 +12,7 @@ import {
   section,
   text,
   url,
+  within,
   word,
 } from "./fields.ts";
 
@@ -23,6 +25,11 @@ const transport = z.preprocess(
 export const backend = section({
   name: plainName,
   url: url("the server's address").optional(),
+  endpoints: z
+    .array(section({ url: url("the server's address"), priority: count(0).optional() }), {
+      error: "a list of maps, one per server that does the same",
+    })
+    .optional(),
   transport: transport.optional(),
   type: word("", "entry").optional(),
   caBundlePath: absolutePath.optional(),
@@ -45,7 +52,7 @@ export function backendRules(value: BackendPart, say: Say): void {
     if (value.url !== undefined)
       say(["url"], "a stdio backend has no url", { hint: "remove url, or remove command and transport: stdio" });
   } else {
-    if (value.url === undefined) {
+    if (value.url === undefined && value.endpoints === undefined) {
       say(["url"], "the backend needs a url", {
         hint: "or a command, when the proxy shall start the server and speak stdio with it",
       });
@@ -55,10 +62,26 @@ export function backendRules(value: BackendPart, say: Say): void {
         say([key], `${key} is only for stdio backends`, { hint: "remove it, or set transport: stdio" });
     }
   }
+  if (value.endpoints !== undefined) endpointRules(value, isStdio, within(say, "endpoints"));
   if (value.caBundlePath !== undefined && value.type !== "entry") {
     say(["caBundlePath"], "caBundlePath is only for backends of type entry", { hint: "add type: entry" });
   }
 }
+
+function endpointRules({ url: single, transport: kind, endpoints = [] }: BackendPart, isStdio: boolean, say: Say): void {
+  if (isStdio || kind === "sse")
+    say([], "endpoints are for servers over streamable HTTP", { hint: "remove endpoints, or name one backend for each server" });
+  if (single !== undefined) say([], "url and endpoints exclude each other", { hint: "add the url to endpoints" });
+  if (endpoints.length === 0) say([], "endpoints is empty", { hint: "name at least one server, or set url" });
+  if (endpoints.length > endpointsMax) say([], `${endpoints.length} endpoints; ${endpointsMax} are the most`);
+  sayRepeated(
+    say,
+    endpoints.map((entry, index) => [[index, "url"], entry?.url] as const),
+    (address) => `two endpoints are ${JSON.stringify(address)}`,
+  );
+}
+
+const endpointsMax = 64;
 
 export function backendListRules(list: readonly (BackendPart | undefined)[], say: Say): void {
   list.forEach((entry, index) => {

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file vmcp/resource/v1/backend.proto.
  */
 export const file_vmcp_resource_v1_backend: GenFile = /*@__PURE__*/
-  fileDesc("Ch52bWNwL3Jlc291cmNlL3YxL2JhY2tlbmQucHJvdG8SEHZtY3AucmVzb3VyY2UudjEi0gIKB0JhY2tlbmQSDAoEbmFtZRgBIAEoCRILCgN1cmwYAiABKAkSEQoJdHJhbnNwb3J0GAMgASgJEgwKBHR5cGUYBCABKAkSFgoOY2FfYnVuZGxlX3BhdGgYBSABKAkSOQoIbWV0YWRhdGEYBiADKAsyJy52bWNwLnJlc291cmNlLnYxLkJhY2tlbmQuTWV0YWRhdGFFbnRyeRIPCgdjb21tYW5kGAcgASgJEgwKBGFyZ3MYCCADKAkSLwoDZW52GAkgAygLMiIudm1jcC5yZXNvdXJjZS52MS5CYWNrZW5kLkVudkVudHJ5EgsKA2N3ZBgKIAEoCRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AWIGcHJvdG8z");
+  fileDesc("Ch52bWNwL3Jlc291cmNlL3YxL2JhY2tlbmQucHJvdG8SEHZtY3AucmVzb3VyY2UudjEigQMKB0JhY2tlbmQSDAoEbmFtZRgBIAEoCRILCgN1cmwYAiABKAkSEQoJdHJhbnNwb3J0GAMgASgJEgwKBHR5cGUYBCABKAkSFgoOY2FfYnVuZGxlX3BhdGgYBSABKAkSOQoIbWV0YWRhdGEYBiADKAsyJy52bWNwLnJlc291cmNlLnYxLkJhY2tlbmQuTWV0YWRhdGFFbnRyeRIPCgdjb21tYW5kGAcgASgJEgwKBGFyZ3MYCCADKAkSLwoDZW52GAkgAygLMiIudm1jcC5yZXNvdXJjZS52MS5CYWNrZW5kLkVudkVudHJ5EgsKA2N3ZBgKIAEoCRItCgllbmRwb2ludHMYCyADKAsyGi52bWNwLnJlc291cmNlLnYxLkVuZHBvaW50Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIikKCEVuZHBvaW50EgsKA3VybBgBIAEoCRIQCghwcmlvcml0eRgCIAEoBWIGcHJvdG8z");
 
 /**
  * One MCP server that is aggregated. As JSON it has the shape of an entry of `backends:` in the YAML file.
@@ -87,6 +87,13 @@ export type Backend = Message<"vmcp.resource.v1.Backend"> & {
    * @generated from field: string cwd = 10;
    */
   cwd: string;
+
+  /**
+   * Several servers that do the same, in place of `url`: sessions stay where they began, other calls go where least is going on.
+   *
+   * @generated from field: repeated vmcp.resource.v1.Endpoint endpoints = 11;
+   */
+  endpoints: Endpoint[];
 };
 
 /**
@@ -95,4 +102,32 @@ export type Backend = Message<"vmcp.resource.v1.Backend"> & {
  */
 export const BackendSchema: GenMessage<Backend> = /*@__PURE__*/
   messageDesc(file_vmcp_resource_v1_backend, 0);
+
+/**
+ * One of several servers that do the same.
+ *
+ * @generated from message vmcp.resource.v1.Endpoint
+ */
+export type Endpoint = Message<"vmcp.resource.v1.Endpoint"> & {
+  /**
+   * Where it listens, http or https.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * Those with a lower number are used as long as one of them works. Unset: 0.
+   *
+   * @generated from field: int32 priority = 2;
+   */
+  priority: number;
+};
+
+/**
+ * Describes the message vmcp.resource.v1.Endpoint.
+ * Use `create(EndpointSchema)` to create a new message.
+ */
+export const EndpointSchema: GenMessage<Endpoint> = /*@__PURE__*/
+  messageDesc(file_vmcp_resource_v1_backend, 1);
 
