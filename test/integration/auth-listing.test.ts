@@ -42,7 +42,7 @@ test("before anybody comes nothing is listed, and operators see why", async () =
   const seen = await status();
   assert.equal(seen?.health, "unknown");
   assert.equal(seen?.listed_with, "callers' own");
-  assert.match(String(seen?.error), /only called for callers/);
+  assert.match(String(seen?.error), /only callers get in/);
   assert.equal(backend.requests.length, 0, "it was not asked without a credential");
 });
 

@@ -102,8 +102,8 @@ test("calls that fail degrade a backend before any check does", async () => {
   bad.dropSessions();
   await bad.down();
   await hanging;
-  const { backends } = (await (await fetch(`${address}/status`)).json()) as { backends: { name: string; health: string }[] };
-  assert.notEqual(backends.find(({ name }) => name === "bad")?.health, "healthy");
+  const { backends } = (await (await fetch(`${address}/status`)).json()) as { backends: { resource: string; health: string }[] };
+  assert.notEqual(backends.find(({ resource }) => resource === "virtualServers/listed/backends/bad")?.health, "healthy");
   bad.set(echo);
   await bad.up();
   await comesBack();
