@@ -127,6 +127,7 @@ function noted(options: CallOptions, onQuestion?: () => void): NotedCall {
   call.onMessage = (said) => {
     call.hasSpoken = true;
     if (said.id !== undefined) onQuestion?.();
+    else if (said.method === "notifications/progress") options.limit.extend();
     return hear(said);
   };
   return call;

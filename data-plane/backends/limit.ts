@@ -7,6 +7,8 @@ export interface Limit {
   abort(reason: Error): void;
   /** Puts the deadline `ms` from now, instead of where it was; `reason` is why the call ends then, by default a timeout. */
   arm(ms: number, reason?: Error): void;
+  /** Something came of it: the deadline is as far away again as it was set last, but at most half an hour after the first. */
+  extend(): void;
   /** The call is over: no timer is left. */
   disarm(): void;
 }
@@ -15,16 +17,35 @@ export interface Limit {
 export function createLimit(): Limit {
   const controller = new AbortController();
   let timer: NodeJS.Timeout | undefined;
+  let last: { readonly ms: number; readonly reason: Error | undefined } | undefined;
+  let hardAtMs: number | undefined; // of the monotonic clock
+
+  function start(ms: number, reason: Error | undefined): void {
+    clearTimeout(timer);
+    timer = setTimeout(() => controller.abort(reason ?? timeout(ms)), ms);
+  }
+
   return {
     signal: controller.signal,
     abort: (reason) => controller.abort(reason),
     arm(ms, reason) {
-      clearTimeout(timer);
-      timer = setTimeout(() => controller.abort(reason ?? timeout(ms)), ms);
+      last = { ms, reason };
+      hardAtMs ??= performance.now() + Math.max(ms, hardMs);
+      start(ms, reason);
     },
-    disarm: () => clearTimeout(timer),
+    extend() {
+      if (!last || hardAtMs === undefined) return;
+      start(Math.min(last.ms, hardAtMs - performance.now()), last.reason);
+    },
+    disarm() {
+      clearTimeout(timer);
+      last = undefined; // what comes after the end extends nothing
+    },
   };
 }
+
+/** However much comes of a call, it ends so long after it began, milliseconds. */
+const hardMs = 30 * 60_000;
 
 function timeout(ms: number): BackendError {
   return new BackendError("timeout", "unknown", `no answer within ${ms / 1000} s`);

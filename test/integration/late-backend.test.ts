@@ -1,8 +1,8 @@
 // A server that is down at the start costs its own tools and nothing else, and joins when it comes.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { plainTool, startBackend, textResult } from "../support/backend.ts";
-import { openClient } from "../support/client.ts";
+import { type Call, plainTool, startBackend, textResult } from "../support/backend.ts";
+import { openClient, openRawSession } from "../support/client.ts";
 import { httpBackend } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { serve } from "../support/serve.ts";
@@ -58,4 +58,26 @@ test("lists in many pages are read to the end", async () => {
     (await client.toolNames()).sort(),
     names.map((name) => `b_${name}`),
   );
+});
+
+test("a deadline is a backend's own, and progress puts it off", async () => {
+  const talks = async ({ notify, params }: Call): Promise<string> => {
+    const { progressToken } = (params._meta ?? {}) as { progressToken?: unknown };
+    for (let i = 0; i < 8; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      if (progressToken !== undefined)
+        notify(JSON.stringify({ jsonrpc: "2.0", method: "notifications/progress", params: { progressToken, progress: i } }));
+    }
+    return textResult("done");
+  };
+  await using quick = await startBackend({ tools: [plainTool("talk")], calls: { talk: talks } });
+  await using slow = await startBackend({ tools: [plainTool("talk")], calls: { talk: talks } });
+  const operational = { timeouts: { default: "5s", perWorkload: { quick: "400ms" } } };
+  const backends = [httpBackend("quick", quick.url), httpBackend("slow", slow.url)];
+  await using vmcp = await serve({ backends, operational });
+  const session = await openRawSession(vmcp.url);
+  assert.match(await session.result("tools/call", '{"name":"slow_talk"}'), /done/, "the default lets it finish");
+  assert.match(await session.result("tools/call", '{"name":"quick_talk"}'), /"reason":"backend_timeout"/);
+  const withProgress = '{"name":"quick_talk","_meta":{"progressToken":"p"}}';
+  assert.match(await session.result("tools/call", withProgress), /done/);
 });
