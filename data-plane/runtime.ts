@@ -15,6 +15,7 @@ import { reasonOf } from "./backends/errors.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
 import type { Message } from "./mcp/json-rpc.ts";
+import { passingOn } from "./outgoing-auth/pass-through.ts";
 import type { Credentials } from "./outgoing-auth/registry.ts";
 import type { Revocation } from "./session/revocations.ts";
 import type { Session } from "./session/session.ts";
@@ -125,7 +126,8 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const declared = content.backends.get(resource);
     if (!declared) throw new Error("is named by a virtual server but not in the snapshot");
     const strategy = strategyOf(server, declared.spec.name);
-    const key = `${resource} ${declared.key} ${strategy ? jsonOf(isOfCallers(strategy) ? [strategy, server.name, server.incomingAuth] : strategy) : ""}`;
+    const passed = server.passthroughHeaders.join(",").toLowerCase();
+    const key = `${resource} ${declared.key} ${passed} ${strategy ? jsonOf(isOfCallers(strategy) ? [strategy, server.name, server.incomingAuth] : strategy) : ""}`;
     const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
     const backend =
       existing ??
@@ -167,7 +169,8 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
   ): Backend {
     const { name: virtualServer, incomingAuth } = server;
     const url = spec.url || undefined;
-    const credential = options.outgoing.of(strategy, { resource, backend: spec.name, url, virtualServer, incomingAuth });
+    const recipient = { resource, backend: spec.name, url, virtualServer, incomingAuth };
+    const credential = passingOn(options.outgoing.of(strategy, recipient), url === undefined ? [] : server.passthroughHeaders);
     if (spec.transport === "stdio" && !options.allowStdio)
       throw new Error("stdio backends are not allowed on this proxy (see --allow-stdio)");
     const breaker = breakerOf(server.operational?.failureHandling?.circuitBreaker);

@@ -38,7 +38,6 @@ const sections: readonly (readonly [key: string, what: string])[] = [
   ["optimizer", `optimizer ${later}: all tools are listed`],
   ["codeMode", `codeMode ${later}`],
   ["rateLimiting", `rateLimiting ${later}: calls are not limited`],
-  ["passthroughHeaders", `passthroughHeaders ${later}: client headers do not reach backends`],
 ];
 
 function sectionEffects(server: VirtualServer, present: (...path: string[]) => boolean, report: Report): void {

@@ -167,7 +167,6 @@ test("each key without effect is named once", () => {
     "optimizer",
     "codeMode",
     "rateLimiting",
-    "passthroughHeaders",
     "operational.logLevel",
     "outgoingAuth.backends.aws.type",
     "outgoingAuth.backends.jira.tokenExchange.subjectProviderName",

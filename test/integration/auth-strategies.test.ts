@@ -71,6 +71,7 @@ before(async () => {
           additionalIssuers: [{ issuer: partner.issuer, audience }],
         },
       },
+      passthroughHeaders: ["X-Trace"],
       outgoingAuth: {
         source: "inline",
         backends: {
@@ -107,7 +108,7 @@ const url = (proxy: number): string => `${mesh.proxies[proxy]?.address}/team/mcp
 const exchanges = () => home.tokenRequests.filter(({ grantType }) => grantType.endsWith(":token-exchange"));
 
 test("each strategy shows its backend what it should", { skip }, async () => {
-  const headers = { ...bearer(await tokenFor("ada")), "x-team": "blue", "x-other": "red", cookie: "a=b" };
+  const headers = { ...bearer(await tokenFor("ada")), "x-team": "blue", "x-trace": "t1", "x-other": "red", cookie: "a=b" };
   await using client = await openClient(url(0), {}, headers);
   for (const name of ["drive", "mail", "wiki", "machine", "keyed", "passed", "open"])
     assert.equal(await client.call(`${name}_echo`), "said", name);
@@ -131,6 +132,7 @@ test("each strategy shows its backend what it should", { skip }, async () => {
     }
   }
   assert.equal(last(open)["x-team"], undefined);
+  for (const backend of [keyed, passed, open, ...Object.values(exchanged)]) assert.equal(last(backend)["x-trace"], "t1");
 });
 
 test("a caller of another issuer is that issuer's, also where a subject is called the same", { skip }, async () => {
