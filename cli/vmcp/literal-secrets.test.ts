@@ -28,7 +28,7 @@ aggregation: { conflictResolution: prefix }
 kind: VirtualServer
 name: dev
 groupRef: team
-incomingAuth: { type: oidc, oidc: { issuer: "https://id.example.com", audience: vmcp } }
+incomingAuth: { type: oidc, oidc: { issuer: "https://id.example.com", audience: vmcp, clientId: vmcp } }
 outgoingAuth:
   source: inline
   backends:
