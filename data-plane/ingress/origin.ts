@@ -31,13 +31,16 @@ function isAllowedHost(host: string, { isLoopback, allowedHosts }: OriginRules):
 
 function isAllowedOrigin(origin: string, { allowedOrigins }: OriginRules): boolean {
   if (allowedOrigins.includes(origin)) return true;
-  const name = /^https?:\/\//.test(origin) ? hostName(origin) : undefined;
+  const name = hostName(origin);
   return name !== undefined && isLoopbackName(name);
 }
 
+// RFC 9110 section 7.2, without what URL.parse would mend: tabs, backslashes, an empty user, escapes, a trailing slash.
+const schemeAndHost = /^https?:\/\/(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
+
 /** Host name of a URL that is nothing but scheme, host and port. */
 function hostName(text: string): string | undefined {
-  const url = URL.parse(text);
+  const url = schemeAndHost.test(text) ? URL.parse(text) : null;
   const isBare = url !== null && url.href === `${url.protocol}//${url.host}/`;
   return isBare ? url.hostname : undefined;
 }
