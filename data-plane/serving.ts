@@ -1,13 +1,15 @@
 // One proxy's HTTP side: its sessions, its server, and how it stops. What it serves is given to it.
 import { randomUUID } from "node:crypto";
-import { createServer, type Server } from "node:http";
+import { createServer, type RequestListener, type Server } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import type { Log } from "../common/log.ts";
 import { BackendError } from "./backends/errors.ts";
 import { gateway } from "./backends/leg.ts";
 import { createApp } from "./ingress/app.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
+import { headersSeenMax } from "./ingress/front-door.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
+import { answerUnreadable } from "./ingress/unreadable.ts";
 import type { Keys } from "./mcp/seal.ts";
 import type { Self } from "./methods/call.ts";
 import { tellSignedIn } from "./methods/sign-in.ts";
@@ -178,8 +180,7 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
       allowedOrigins: options.allowedOrigins ?? [],
     },
   });
-  const server = createServer(serverLimits, app.callback());
-  server.keepAliveTimeout = 65_000; // longer than load balancers keep idle connections
+  const server = openServer(app.callback());
   server.maxConnections = connectionsMax;
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
@@ -259,8 +260,22 @@ const serverLimits = {
   headersTimeout: 10_000,
   requestTimeout: 30_000,
   connectionsCheckingInterval: 1_000,
+  keepAliveTimeout: 65_000, // longer than load balancers keep idle connections
   maxHeaderSize: 16 * 1024,
+  requireHostHeader: false, // asked for at the front door, which answers in JSON
 };
+const requestsPerSocketMax = 1_000; // so that connections find their way to new replicas
+
+/** Does not listen yet. */
+function openServer(handle: RequestListener): Server {
+  const server = createServer(serverLimits, handle);
+  server.maxHeadersCount = headersSeenMax;
+  server.maxRequestsPerSocket = requestsPerSocketMax;
+  server.on("clientError", answerUnreadable);
+  // The front door decides about expectations; Node would meet some of them, and answer others, before it.
+  server.on("checkContinue", handle).on("checkExpectation", handle);
+  return server;
+}
 
 function listen(server: Server, { host, port }: Pick<ServingOptions, "host" | "port">): Promise<void> {
   return new Promise((resolve, reject) => {

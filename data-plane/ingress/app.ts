@@ -1,4 +1,5 @@
-// THE REQUEST PATH, in order: parting → guard → probes → discovery → sign-in pages → MCP endpoint → the older SSE endpoint → not found.
+// THE REQUEST PATH, in order: parting → front door → probes → discovery → sign-in pages → MCP endpoint → the older SSE endpoint → not found.
+import type { ServerResponse } from "node:http";
 import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
@@ -6,12 +7,14 @@ import type { SignInFlow } from "../outgoing-auth/sign-in-flow.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
+import { frontDoor } from "./front-door.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
-import { type OriginRules, refusalOf } from "./origin.ts";
+import type { OriginRules } from "./origin.ts";
 import { readiness, status } from "./probes.ts";
 import { refuse } from "./refuse.ts";
 import { pagesPath, signInPages } from "./sign-in-pages.ts";
 import type { SseEndpoint } from "./sse-endpoint.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
@@ -37,7 +40,7 @@ export function createApp(options: AppOptions): Koa {
   });
   for (const step of [
     parting(options),
-    guard(options),
+    frontDoor((ctx) => rulesOf(options, ctx)),
     probes(options),
     discovery(options),
     signInPages(options),
@@ -59,21 +62,14 @@ function isClientGone(error: Error & { code?: string }, ctx: Context | undefined
 
 function parting({ isDraining }: AppOptions): Middleware {
   return (ctx, next) => {
-    if (isDraining()) ctx.res.setHeader("connection", "close");
+    if (isDraining() || isLast(ctx.res)) ctx.res.setHeader("connection", "close");
     return next();
   };
 }
 
-function guard(options: AppOptions): Middleware {
-  return (ctx, next) => {
-    const rules = rulesOf(options, ctx);
-    // An absolute request target would name another host than Host does.
-    const reason = ctx.req.url?.startsWith("/") ? refusalOf(ctx.req, rules) : "the request target must be a path";
-    if (reason === undefined) return next();
-    ctx.respond = false;
-    refuse(ctx.res, 403, reason);
-    return undefined;
-  };
+// Node tells the client that this was the last request of its connection, but leaves it to the client to close.
+function isLast(response: ServerResponse & { maxRequestsOnConnectionReached?: boolean }): boolean {
+  return response.maxRequestsOnConnectionReached === true;
 }
 
 /** Our own pages have forms, whose origin is ours; nowhere else does a page of ours call. */
@@ -95,14 +91,10 @@ function probes({ runtime, isDraining }: AppOptions): Middleware {
     if (!route) return next();
     if (ctx.method !== "GET" && ctx.method !== "HEAD") {
       ctx.set("allow", "GET, HEAD");
-      ctx.status = 405;
-      ctx.body = { error: "only GET and HEAD" };
-      return undefined;
+      return answer(ctx, 405, { error: "only GET and HEAD" });
     }
-    const answer = route();
-    ctx.status = answer.status;
-    ctx.body = answer.body;
-    return undefined;
+    const { status, body } = route();
+    return answer(ctx, status, body);
   };
 }
 
@@ -116,8 +108,7 @@ function discovery(options: AppOptions): Middleware {
     const document = server && metadataOf(server, path, { ...options, request: ctx.req });
     if (!document) return next();
     ctx.set("cache-control", "no-cache");
-    ctx.body = document;
-    return undefined;
+    return answer(ctx, 200, document);
   };
 }
 
@@ -154,7 +145,12 @@ function serverOf({ virtualServers }: Runtime, prefix: string): VirtualServer | 
   return virtualServers.get(prefix.slice(1));
 }
 
-const notFound: Middleware = (ctx) => {
-  ctx.status = 404;
-  ctx.body = { error: "not found; MCP is at /<virtual server>/mcp, and at /mcp when there is just one" };
-};
+const notFound: Middleware = (ctx) =>
+  answer(ctx, 404, { error: "not found; MCP is at /<virtual server>/mcp, and at /mcp when there is just one" });
+
+/** Many small answers that nobody reads hold a connection as well as a large one does. */
+function answer(ctx: Context, status: number, body: object): void {
+  ctx.status = status;
+  ctx.body = body;
+  cutWhenStalled(ctx.res);
+}

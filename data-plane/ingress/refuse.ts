@@ -1,6 +1,7 @@
 // HTTP-level refusals of the MCP endpoint: a status and a JSON-RPC error, nearly always without an id.
 import type { ServerResponse } from "node:http";
 import { errorCodes, errorResponse } from "../mcp/json-rpc.ts";
+import { cutWhenStalled } from "./stall-watch.ts";
 
 interface RefusalOptions {
   /** Raw text of the request's id, when it is known. */
@@ -12,12 +13,16 @@ interface RefusalOptions {
   readonly headers?: Record<string, string>;
 }
 
-/** The connection is closed when the request was not read to its end. */
+/**
+ * The connection is closed when the request was not read to its end, and after any 400: what a client, or somebody on the way, got
+ * wrong once may be where requests begin.
+ */
 export function refuse(response: ServerResponse, status: number, message: string, options: RefusalOptions = {}): void {
   if (response.headersSent || response.destroyed) return;
   const body = errorResponse(options.id, { code: options.code ?? errorCodes.invalidRequest, message, data: options.data });
-  const close = response.req.complete ? {} : { connection: "close" };
+  const close = response.req.complete && status !== 400 ? {} : { connection: "close" };
   response
     .writeHead(status, { "content-type": "application/json", "content-length": body.length, ...close, ...options.headers })
     .end(body);
+  if (response.writableLength > 0) cutWhenStalled(response);
 }
