@@ -6,6 +6,7 @@ import type { Log } from "../common/log.ts";
 import { BackendError } from "./backends/errors.ts";
 import { gateway } from "./backends/leg.ts";
 import { createApp } from "./ingress/app.ts";
+import { limitConnections } from "./ingress/connections.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { headersSeenMax } from "./ingress/front-door.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
@@ -51,6 +52,11 @@ export interface ServingOptions {
   readonly allowedOrigins?: readonly string[];
   /** Whether clients of the older HTTP+SSE transport are served, at `/sse`. Default true. */
   readonly legacySse?: boolean;
+  /**
+   * Connections that one address may have open. Default: as many as there may be in all, since behind a load balancer every
+   * client comes from its address; set it where clients connect by themselves.
+   */
+  readonly connectionsPerAddress?: number;
   readonly session?: SessionOptions;
   readonly drain?: DrainOptions;
 }
@@ -181,7 +187,7 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
     },
   });
   const server = openServer(app.callback());
-  server.maxConnections = connectionsMax;
+  limitConnections(server, { max: connectionsMax, perAddressMax: options.connectionsPerAddress, log });
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
