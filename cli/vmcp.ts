@@ -102,6 +102,11 @@ function listening(command: Command): Command {
     .option("--drain-timeout <duration>", "how long calls in flight may take when the proxy stops", parseDrain, 30_000)
     .option("--allowed-host <name...>", "host names clients may use besides loopback names", [])
     .option("--allowed-origin <origin...>", "origins of web pages that may call besides loopback ones", [])
+    .option(
+      "--connections-per-address <number>",
+      "connections that one address may have (default: all there are)",
+      parseConnections,
+    )
     .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024)
     .option("--no-legacy-sse", "serve no clients of the older HTTP+SSE transport");
 }
@@ -142,6 +147,12 @@ function parseDrain(text: string): number {
 function parseCount(text: string): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || count < 1 || count > 256) throw new InvalidArgumentError("expected a number from 1 to 256.");
+  return count;
+}
+
+function parseConnections(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count > 20_000) throw new InvalidArgumentError("expected a number from 1 to 20000.");
   return count;
 }
 

@@ -262,7 +262,6 @@ async function openStore({ redis, redisPrefix }: SessionOptions, needs: StoreNee
 
 // Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.
 const serverLimits = {
-  joinDuplicateHeaders: true, // two credentials are one that is refused, rather than the first of them
   headersTimeout: 10_000,
   requestTimeout: 30_000,
   connectionsCheckingInterval: 1_000,

@@ -24,6 +24,7 @@ export interface ListenOptions {
   readonly drainDelay?: number;
   readonly allowedHost: readonly string[];
   readonly allowedOrigin: readonly string[];
+  readonly connectionsPerAddress?: number;
   readonly bodyLimit: number;
   readonly legacySse: boolean;
 }
@@ -44,6 +45,7 @@ export async function startProxy(
       publicUrl: chosen.publicUrl,
       allowedHosts: chosen.allowedHost,
       allowedOrigins: chosen.allowedOrigin,
+      ...(chosen.connectionsPerAddress === undefined ? {} : { connectionsPerAddress: chosen.connectionsPerAddress }),
       bodyBytesMax: chosen.bodyLimit,
       legacySse: chosen.legacySse,
       session: {

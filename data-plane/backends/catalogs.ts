@@ -233,7 +233,7 @@ export function watchCatalogs({
 }
 
 /** What a failed check says of the backend. */
-export function observationOf(error: unknown): Observation {
+function observationOf(error: unknown): Observation {
   const reason = reasonOf(error);
   const isShut = error instanceof BackendError && (error.code === "unauthorized" || error.code === "no_credential");
   return isShut ? { kind: "unauthenticated", reason } : { kind: "failure", reason };

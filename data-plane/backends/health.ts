@@ -28,7 +28,7 @@ export interface Health {
 }
 
 /** Slower than this is degraded, as in the original. */
-export const slowMs = 5_000;
+const slowMs = 5_000;
 const successesToTrust = 2;
 
 export interface HealthRecord extends Health {

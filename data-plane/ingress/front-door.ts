@@ -52,7 +52,6 @@ const single: ReadonlyMap<string, HeaderRule> = new Map([
   ["mcp-session-id", anything],
   ["origin", anything],
   ["transfer-encoding", (value, request) => codingRefusal(value, request)],
-  ["upgrade", () => bad.upgrade],
   ["vmcp-hop", anything],
 ]);
 const bits: ReadonlyMap<string, number> = new Map([...single.keys()].map((name, i) => [name, 1 << i]));
@@ -73,7 +72,6 @@ const bad = {
   coding: { status: 400, message: "the only transfer coding is chunked" },
   encoding: { status: 415, message: "encoded bodies are not read", headers: { "accept-encoding": "identity" } },
   expectation: { status: 417, message: "the only expectation is 100-continue" },
-  upgrade: { status: 400, message: "Upgrade is not possible here; speak HTTP/1.1" },
 } satisfies Record<string, Refused>;
 
 /** Why a request is not read as HTTP; undefined when it is. */
