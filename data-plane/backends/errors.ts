@@ -27,19 +27,31 @@ export class BackendError extends Error {
   readonly outcome: "not_executed" | "unknown";
   /** Of a refused credential: there is another one to show. */
   readonly credentialRenewed: boolean;
+  /** Of a refused request: it has too much to do (HTTP 429). */
+  readonly asksForLess: boolean;
+  /** Of a call that was shed because the last ones failed. */
+  readonly leftAlone: LeftAlone | undefined;
 
   constructor(
     code: BackendErrorCode,
     outcome: "not_executed" | "unknown",
     message: string,
     cause?: unknown,
-    more: { readonly credentialRenewed?: boolean } = {},
+    more: { readonly credentialRenewed?: boolean; readonly asksForLess?: boolean; readonly leftAlone?: LeftAlone } = {},
   ) {
     super(message, { cause });
     this.code = code;
     this.outcome = outcome;
     this.credentialRenewed = more.credentialRenewed ?? false;
+    this.asksForLess = more.asksForLess ?? false;
+    this.leftAlone = more.leftAlone;
   }
+}
+
+/** How long a backend has been left alone, and after how long calling it may be worth another try. */
+export interface LeftAlone {
+  readonly sinceMs: number;
+  readonly retryAfterMs: number;
 }
 
 /** Why a call ends whose client was asked something. */

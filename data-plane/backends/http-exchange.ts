@@ -76,7 +76,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
       else answer = readErrorBody(body, awaited);
     }
     if (answer) return answer;
-    if (status >= 400 && status < 500) throw new BackendError("refused", "not_executed", `answered HTTP ${status}`);
+    if (status >= 400 && status < 500) throw refused(status);
     if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
     throw new BackendError("bad_answer", "unknown", `answered HTTP ${status} without a JSON-RPC response`);
   }
@@ -140,6 +140,10 @@ function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
   } catch {
     return undefined;
   }
+}
+
+function refused(status: number): BackendError {
+  return new BackendError("refused", "not_executed", `answered HTTP ${status}`, undefined, { asksForLess: status === 429 });
 }
 
 function guarded<T>(read: () => T): T | BackendError {

@@ -149,6 +149,8 @@ async function sendOnce(post: () => Promise<Response>): Promise<Response> {
     status === 401 || status === 403 ? "unauthorized" : "refused",
     "not_executed",
     `answered HTTP ${status}`,
+    undefined,
+    { asksForLess: status === 429 },
   );
 }
 

@@ -105,7 +105,10 @@ export function createStatelessHttp(target: HttpTarget, gateway: ClientFacts, on
       const { answer, status } = await exchange(target.calls, message, { signal, caller });
       // Whatever it says with it, these say nothing of what it is.
       if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
-      if (busy.has(status)) throw new BackendError("unavailable", "not_executed", `answered HTTP ${status}`);
+      if (busy.has(status))
+        throw new BackendError("unavailable", "not_executed", `answered HTTP ${status}`, undefined, {
+          asksForLess: status === 429,
+        });
       return answer && readDiscovery(answer); // a refusal without a word of MCP is none of this era
     };
     const first = await ask();

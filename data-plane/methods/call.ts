@@ -72,13 +72,16 @@ export function noSuchResource(call: Call, uri: string): Buffer {
   return errorResponse(call.id, { code, message: `resource not found: ${uri}`, data: { uri } });
 }
 
-/** The response that says why a backend gave none; `data.outcome` is honest about whether the call may have run. */
+/**
+ * The response that says why a backend gave none; `data.outcome` is honest about whether the call may have run. Of
+ * a backend that is left alone, `data.sinceMs` is how long it has been, and `data.retryAfterMs` when to try again, both in milliseconds.
+ */
 export function backendFailure(call: Call, backend: string, error: BackendError): Buffer {
   const outcome = error.outcome === "not_executed" ? "the call was not executed" : "whether the call ran is not known";
   return errorResponse(call.id, {
     code: errorCodes.internal,
     message: `backend "${backend}" ${wording[error.code]}, ${outcome}: ${error.message}`,
-    data: { reason: `backend_${error.code}`, backend, outcome: error.outcome },
+    data: { reason: `backend_${error.code}`, backend, outcome: error.outcome, ...error.leftAlone },
   });
 }
 
