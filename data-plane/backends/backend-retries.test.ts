@@ -171,6 +171,25 @@ test("while the breaker is open nothing is tried at all", async (t) => {
   assert.equal(retries(), 1);
 });
 
+test("a call that is let through to see whether the backend is back is tried once", async (t) => {
+  const { front, call, newSession, retries } = await setUp(t, { enabled: true, failureThreshold: 1, openMs: 1_000 });
+  const session = newSession();
+  await front.down();
+  await assert.rejects(call("tools/call", '{"name":"counter"}'), failure("unavailable", "not_executed"));
+  const before = retries();
+  const next = () =>
+    call("tools/call", '{"name":"counter"}', { session }).then(
+      () => assert.fail("it worked"),
+      ({ code }: BackendError) => code,
+    );
+  const deadlineMs = performance.now() + 5_000;
+  while ((await next()) === "shed") {
+    assert.ok(performance.now() < deadlineMs);
+    await new Promise(setImmediate);
+  }
+  assert.equal(retries(), before);
+});
+
 const text = ({ json }: Message) => json.toString();
 
 function failure(code: string, outcome: string): (error: unknown) => boolean {

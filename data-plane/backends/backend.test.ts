@@ -283,6 +283,97 @@ test("new breaker settings hold from the next call on", async (t) => {
   await assert.rejects(call(backend, newSession(), "counter"), failure("shed", "not_executed"));
 });
 
+test("new breaker settings keep an open breaker open", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, until } = await setUp(t, server.url);
+  const session = newSession();
+  await server.down();
+  await until(() => backend.state.state !== "healthy");
+  for (let i = 0; i < 3; i++) await assert.rejects(call(backend, session, "counter"), failure("unavailable", "not_executed"));
+  backend.configure({ ...breaker, failureThreshold: 100 });
+  await assert.rejects(call(backend, session, "counter"), (error: unknown) => {
+    assert.ok(error instanceof BackendError && error.leftAlone, String(error));
+    const { sinceMs, retryAfterMs } = error.leftAlone;
+    assert.ok(sinceMs >= 0 && retryAfterMs > 0 && retryAfterMs <= 1_500, `${sinceMs} ${retryAfterMs}`);
+    return true;
+  });
+  backend.configure({ ...breaker, enabled: false });
+  await assert.rejects(call(backend, session, "counter"), failure("unavailable", "not_executed"));
+});
+
+test("a backend that asks for less is no failure, and known for what it is", async (t) => {
+  const { backend, newSession } = await setUp(t, await startFaulty(t, 429, "text/plain", "slow down"));
+  for (let i = 0; i < 5; i++)
+    await assert.rejects(call(backend, newSession(), "t"), (error: unknown) => (error as BackendError).asksForLess);
+});
+
+test("a backend that answers us is left alone for longer and longer while its calls fail", async (t) => {
+  const url = await startServer(t, (body, _incoming, response) => {
+    if (!body.includes('"ping"')) return void response.writeHead(body.includes('"tools/call"') ? 500 : 202).end();
+    const { id } = JSON.parse(body);
+    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ jsonrpc: "2.0", id, result: {} }));
+  });
+  const { backend, newSession } = await setUp(t, url, { ...breaker, failureThreshold: 1, openMs: 4_500 });
+  const session = newSession();
+  const pausesMs: number[] = [];
+  for (let lastMs = 0; pausesMs.length < 3; ) {
+    const error = await call(backend, session, "t").then(
+      () => assert.fail("it worked"),
+      (failed: BackendError) => failed,
+    );
+    if (error.code !== "shed") {
+      if (lastMs > 0) pausesMs.push(performance.now() - lastMs);
+      lastMs = performance.now();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  // That it answers is news once, as far as anybody knows; the third pause is 3 s to 4.5 s.
+  const least = [1_000, 1_000, 3_000];
+  for (const [i, ms] of pausesMs.entries()) assert.ok(ms >= (least[i] as number) - 50, `tried after ${pausesMs}`);
+});
+
+test("what we ask on top of a call is not asked of a backend that is left alone", async (t) => {
+  await using server = await startBackend(counting);
+  const { backend, newSession, until } = await setUp(t, server.url);
+  const session = newSession();
+  await server.down();
+  await until(() => backend.state.state !== "healthy");
+  const onTop = () => backend.call(session, toolCall("counter"), { timeoutMs: 5_000, limit: createLimit(), isIncidental: true });
+  for (let i = 0; i < 5; i++) await assert.rejects(onTop(), failure("unavailable", "not_executed")); // nor does it count
+  for (let i = 0; i < 3; i++) await assert.rejects(call(backend, session, "counter"), failure("unavailable", "not_executed"));
+  await assert.rejects(onTop(), failure("shed", "not_executed"));
+});
+
+test("a call that nobody waits for any longer holds its slot until it has ended", async (t) => {
+  let opens = Promise.resolve();
+  const url = await startServer(
+    t,
+    (text, _incoming, response) => {
+      if (!text.includes('"tools/call"')) return void response.writeHead(202).end();
+      const { id } = JSON.parse(text);
+      response.writeHead(200, { "content-type": "application/json" }).end(`{"jsonrpc":"2.0","id":${id},"result":{}}`);
+    },
+    () => opens,
+  );
+  const { backend, newSession } = await setUp(t, url, { ...breaker, enabled: false });
+  const session = newSession();
+  const opening = Promise.withResolvers<void>();
+  opens = opening.promise;
+  const calls = Array.from({ length: 256 }, () => call(backend, session, "t", { timeoutMs: 100 }));
+  for (const one of calls) await assert.rejects(one, failure("timeout", "unknown"));
+  await assert.rejects(call(backend, session, "t"), failure("shed", "not_executed")); // all of them wait for the session still
+  opening.resolve();
+  const deadlineMs = performance.now() + 5_000;
+  for (let isShed = true; isShed; ) {
+    assert.ok(performance.now() < deadlineMs);
+    await new Promise(setImmediate);
+    isShed = await call(backend, session, "t").then(
+      () => false,
+      ({ code }: BackendError) => code === "shed",
+    );
+  }
+});
+
 test("a retired backend lets its calls in flight end", async (t) => {
   let answer: (text: string) => void = () => undefined;
   const calls: BackendScript["calls"] = {
@@ -334,10 +425,11 @@ function startFaulty(t: TestContext, status: number, type: string, body: string)
 
 type Respond = (text: string, incoming: IncomingMessage, response: ServerResponse) => void;
 
-async function startServer(t: TestContext, respond: Respond): Promise<string> {
+async function startServer(t: TestContext, respond: Respond, opens = async (): Promise<void> => undefined): Promise<string> {
   const server = createServer(async (incoming, response) => {
     const body = await text(incoming);
     if (!body.includes('"initialize"')) return respond(body, incoming, response);
+    await opens();
     const result = { protocolVersion: "2025-11-25", capabilities: {}, serverInfo: { name: "f", version: "1" } };
     const { id } = JSON.parse(body);
     response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ jsonrpc: "2.0", id, result }));

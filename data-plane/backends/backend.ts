@@ -3,18 +3,22 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Caller } from "../incoming-auth/caller.ts";
-import type { Message } from "../mcp/json-rpc.ts";
+import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
 import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
-import { type BreakerSettings, createBreaker, isFailure, leftAlone } from "./breaker.ts";
+import { type BreakerChange, type BreakerSettings, createBreaker } from "./breaker.ts";
+import { createLookout } from "./breaker-lookout.ts";
+import { isConnectionFault, outcomeOf } from "./breaker-rules.ts";
+import { ownStalls } from "./breaker-stalls.ts";
+import { createBulkhead, type Keep } from "./bulkhead.ts";
 import type { Catalog } from "./catalog.ts";
 import { type BackendState, type HealthOptions, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { HealthState } from "./health.ts";
 import { callsMax } from "./http-target.ts";
-import { gateway, type Hear, type RequestOptions } from "./leg.ts";
+import { gateway, type Hear, type Leg, type RequestOptions } from "./leg.ts";
 import { type Limit, withDeadline, withLimit } from "./limit.ts";
 import { callFacts, retryOf } from "./retry.ts";
 import { createRetryBudget } from "./retry-budget.ts";
@@ -82,7 +86,7 @@ export interface Backend {
   setLogLevel(session: Session): Promise<void>;
   /** Lists again what plain clients see; settles when that is done, or after 5 s. */
   relist(): Promise<void>;
-  /** Takes other settings; a breaker with new settings begins closed. */
+  /** Takes other settings, the breaker's as Breaker does. */
   configure(settings: BreakerSettings, health?: HealthOptions): void;
   /** Ends everything, once the calls in flight have ended, or after `graceMs`. */
   retire(graceMs: number): Promise<void>;
@@ -107,6 +111,8 @@ export interface BackendOptions {
 
 const healthDefault: HealthOptions = { intervalMs: 30_000, timeoutMs: 10_000, unhealthyThreshold: 3 };
 const notifyMs = 5_000;
+// A look that found the backend there may have begun before the last call that failed.
+const retryLeastMs = 1_000;
 const goodbyeMs = 5_000;
 const problemsShown = 10;
 
@@ -142,8 +148,21 @@ function unreadable(error: Error): BackendError {
 export function createBackend(options: BackendOptions): Backend {
   const { spec, place = spec.url, credential, breaker: settings, log, onMessage, onChange } = options;
   const connector = createConnector({ spec, credential, log });
-  let breaker = createBreaker(settings);
-  let breakerSettings = settings;
+  const breaker = createBreaker({
+    settings,
+    nowMs: () => performance.now(),
+    random: Math.random,
+    stalls: ownStalls,
+    onChange: onBreaker,
+  });
+  const lookout = createLookout({
+    look,
+    isWanted: () => breaker.isAway,
+    onReturn: () => breaker.retryNow(retryLeastMs),
+    random: Math.random,
+    sleep: (ms, signal) => sleep(ms, undefined, { signal, ref: false }),
+  });
+  const bulkhead = createBulkhead(callsMax);
   const legs = createSessionLegs({
     backend: spec.name,
     legKey: options.legKey ?? spec.name,
@@ -155,8 +174,6 @@ export function createBackend(options: BackendOptions): Backend {
   const isShared = spec.transport === "stdio";
   let lastState: HealthState = "unknown";
   let silences = 0;
-  let onIdle: (() => void) | undefined;
-  let inFlight = 0;
   let isRetired = false;
   const budget = createRetryBudget();
   const catalogs = watchCatalogs({
@@ -183,9 +200,26 @@ export function createBackend(options: BackendOptions): Backend {
     },
   });
 
+  function onBreaker({ state, openings, pauseMs, cause }: BreakerChange): void {
+    const words = { closed: "calls work again", open: "calls failed; it is left alone", half_open: "calls are tried again" };
+    if (state === "open")
+      log.warn({ backend: spec.name, pauseMs: Math.round(pauseMs ?? 0), reason: cause && reasonOf(cause) }, words.open);
+    else log.info({ backend: spec.name }, words[state]);
+    // What fails for the first time may have just gone; later only a connection that fails says that it is not there.
+    if (state !== "closed") lookout.start(state === "open" && (openings === 1 || isConnectionFault(cause)));
+  }
+
+  /** Whether it answers us. */
+  async function look(signal: AbortSignal): Promise<void> {
+    const leg = await connector.openLeg(gateway, signal);
+    await ping(leg, signal).finally(() => void leg.close());
+  }
+
   /** Makes the call, and again where the rules of `retryOf` allow it. */
-  function attempt(session: Session, message: Message, call: NotedCall): Promise<Message> {
-    return withLimit(call.limit, async (signal) => {
+  function attempt(session: Session, message: Message, call: NotedCall, keep: Keep): Promise<Message> {
+    return withLimit(call.limit, (signal) => keep(attemptUntil(signal)));
+
+    async function attemptUntil(signal: AbortSignal): Promise<Message> {
       budget.called(performance.now());
       for (let attempts = 1, hasNewSession = false; ; attempts++) {
         try {
@@ -195,7 +229,7 @@ export function createBackend(options: BackendOptions): Backend {
           if (!(failure instanceof BackendError) || signal.aborted || isRetired) throw failure;
           const { code, outcome, credentialRenewed } = failure;
           const nowMs = performance.now();
-          const budgetAllows = !breaker.isOpen && budget.allows(nowMs);
+          const budgetAllows = breaker.state === "closed" && budget.allows(nowMs);
           const state = { attempts, hasNewSession, hasSpoken: call.hasSpoken, budgetAllows };
           const retry = retryOf({ ...callFacts(message), ...state, code, outcome, credentialRenewed });
           if (retry === "no") throw failure;
@@ -207,17 +241,18 @@ export function createBackend(options: BackendOptions): Backend {
           }
         }
       }
-    });
+    }
   }
 
   /** A backend that asks its client something works, however long the client takes. */
-  async function throughBreaker(session: Session, message: Message, options: CallOptions): Promise<Message> {
-    if (!options.onMessage) return breaker.run(() => attempt(session, message, noted(options)));
+  async function throughBreaker(session: Session, message: Message, options: CallOptions, keep: Keep): Promise<Message> {
+    const { timeoutMs } = options;
+    if (!options.onMessage) return breaker.run(timeoutMs, () => attempt(session, message, noted(options), keep));
     const asked = Promise.withResolvers<undefined>();
     const call = noted(options, () => asked.resolve(undefined));
     let attempted: Promise<Message> | undefined;
-    const first = await breaker.run(() => {
-      attempted = attempt(session, message, call);
+    const first = await breaker.run(timeoutMs, () => {
+      attempted = attempt(session, message, call, keep);
       return Promise.race([attempted, asked.promise]);
     });
     return first ?? (attempted as Promise<Message>);
@@ -230,7 +265,7 @@ export function createBackend(options: BackendOptions): Backend {
     const isBack = (state === "healthy" || state === "degraded") && lastState !== "healthy" && lastState !== "degraded";
     if (!isBack) return;
     silences = 0;
-    breaker.reset();
+    breaker.retryNow();
   }
 
   /** What became of a call says how the backend is; while it is well, only failures are news. */
@@ -241,7 +276,7 @@ export function createBackend(options: BackendOptions): Backend {
       if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs: performance.now() - startedMs });
       return answer;
     } catch (error) {
-      if (error instanceof BackendError && isFailure(error)) catalogs.see({ kind: "failure", reason: reasonOf(error) });
+      if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
       throw error;
     }
   }
@@ -257,10 +292,10 @@ export function createBackend(options: BackendOptions): Backend {
       return catalogs.state;
     },
     get inFlight() {
-      return inFlight;
+      return bulkhead.taken;
     },
     get isLeftAlone() {
-      return breaker.isOpen;
+      return breaker.isAway;
     },
     catalogOf: catalogs.of,
     contextOf: credential.contextOf,
@@ -269,19 +304,19 @@ export function createBackend(options: BackendOptions): Backend {
       return credential.gatewayShows === "nobody" ? "callers' own" : credential.gatewayShows;
     },
     join: catalogs.join,
-    async call(session, message, options) {
-      if (inFlight >= callsMax) throw new BackendError("shed", "not_executed", `${callsMax} calls are in flight already`);
-      inFlight++;
-      options.limit.arm(options.timeoutMs);
-      try {
-        if (!options.isIncidental) return await watched(throughBreaker(session, message, options));
-        if (breaker.isOpen) throw leftAlone();
-        return await attempt(session, message, noted(options));
-      } finally {
-        options.limit.disarm();
-        if (--inFlight === 0) onIdle?.();
-      }
-    },
+    call: (session, message, options) =>
+      bulkhead.run(async (keep) => {
+        const { limit, timeoutMs, isIncidental } = options;
+        limit.arm(timeoutMs);
+        try {
+          if (!isIncidental) return await watched(throughBreaker(session, message, options, keep));
+          const refusal = breaker.refusal();
+          if (refusal) throw refusal;
+          return await attempt(session, message, noted(options), keep);
+        } finally {
+          limit.disarm();
+        }
+      }),
     prove: (asker) => sendWith(credential, asker, async () => undefined),
     async tell(session, message) {
       const leg = await legs.existing(session);
@@ -301,18 +336,12 @@ export function createBackend(options: BackendOptions): Backend {
     relist: catalogs.relist,
     configure(next, health = healthDefault) {
       catalogs.configure(health);
-      const isSame =
-        next.enabled === breakerSettings.enabled &&
-        next.failureThreshold === breakerSettings.failureThreshold &&
-        next.openMs === breakerSettings.openMs;
-      if (isSame) return;
-      breaker[Symbol.dispose]();
-      breaker = createBreaker(next);
-      breakerSettings = next;
+      breaker.configure(next);
     },
     async retire(graceMs) {
-      if (inFlight > 0 && graceMs > 0) await withDeadline(graceMs, () => idle()).catch(() => undefined);
+      if (graceMs > 0) await withDeadline(graceMs, bulkhead.idle).catch(() => undefined);
       isRetired = true;
+      lookout[Symbol.dispose]();
       const ended = catalogs[Symbol.asyncDispose]();
       breaker[Symbol.dispose]();
       // Goodbyes to a server that does not answer are not waited for one by one.
@@ -322,11 +351,9 @@ export function createBackend(options: BackendOptions): Backend {
     },
   };
 
-  function idle(): Promise<void> {
-    return new Promise((resolve) => {
-      onIdle = resolve;
-    });
-  }
-
   return backend;
+}
+
+async function ping(leg: Leg, signal: AbortSignal): Promise<void> {
+  await leg.request(readMessage(request("ping", undefined, '"vmcp-ping"')), { signal });
 }

@@ -35,6 +35,22 @@ test("a slot is free only when the call has really ended, however long nobody ha
   await bulkhead.run(async () => undefined);
 });
 
+test("a slot is not free when only what was kept has ended", async () => {
+  const bulkhead = createBulkhead(1);
+  const call = hold();
+  const running = bulkhead.run(async (keep) => {
+    await keep(Promise.resolve());
+    await call.promise;
+  });
+  await new Promise(setImmediate);
+  await assert.rejects(
+    bulkhead.run(async () => undefined),
+    isFull,
+  );
+  call.resolve();
+  await running;
+});
+
 test("what is kept frees its slot once", async () => {
   const bulkhead = createBulkhead(2);
   await bulkhead.run((keep) => keep(keep(Promise.resolve())));

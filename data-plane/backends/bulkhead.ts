@@ -7,6 +7,8 @@ export interface Bulkhead {
    * has ended and so has everything that it gave to `keep`: a call that nobody waits for any longer may still run.
    */
   run<T>(work: (keep: Keep) => Promise<T>): Promise<T>;
+  /** Slots that are not free. */
+  readonly taken: number;
   /** Settles when all slots are free. */
   idle(): Promise<void>;
 }
@@ -26,6 +28,9 @@ export function createBulkhead(slots: number): Bulkhead {
   }
 
   return {
+    get taken() {
+      return taken;
+    },
     run(work) {
       if (taken >= slots) return Promise.reject(new BackendError("shed", "not_executed", `${slots} calls are in flight already`));
       taken++;

@@ -1,0 +1,103 @@
+// What a breaker goes by: what the end of a call says of a backend, when that is too much, how long it is left alone, and how many
+// calls are let through again.
+import { BackendError } from "./errors.ts";
+
+/** "neutral" says nothing of the backend's health, either way. */
+export type Outcome = "success" | "failure" | "neutral";
+
+/**
+ * What a call that failed says of its backend. Refused credentials and requests, forgotten sessions, questions that nobody answered,
+ * calls that their client gave up or that we shed: none of that says that it is not well, and none that it is.
+ */
+export function outcomeOf(error: unknown): Exclude<Outcome, "success"> {
+  if (!(error instanceof BackendError) || asksForLess(error)) return "neutral";
+  const { code } = error;
+  return code === "unavailable" || code === "timeout" || code === "bad_answer" ? "failure" : "neutral";
+}
+
+/** Whether it said that it has too much to do (HTTP 429). */
+export function asksForLess(error: unknown): boolean {
+  return error instanceof BackendError && (error.asksForLess || asksForLess(error.cause));
+}
+
+/** Whether it was the connection that failed, rather than what came over it. */
+export function isConnectionFault(error: unknown): boolean {
+  return error instanceof BackendError && error.code === "unavailable" && error.cause !== undefined;
+}
+
+export const windowMs = 10_000;
+/** Calls in the window without which no share of them says anything. */
+export const volumeMin = 20;
+export const failingShare = 0.5;
+const slowShare = 0.8;
+/** A call is slow that took more than this part of its deadline. */
+export const slowAfter = 0.8;
+
+const firstPauseMs = 1_000;
+const jitter = 0.5;
+
+/**
+ * How long a backend is left alone that was found failing for the `times`th time in a row: 1 s, doubling, and up to half as much again
+ * by chance, so that proxies that saw it fail together do not come back together. Never longer than `mostMs`.
+ */
+export function pauseMs(times: number, mostMs: number, random: () => number): number {
+  return Math.min(firstPauseMs * 2 ** (times - 1), mostMs / (1 + jitter)) * (1 + jitter * random());
+}
+
+export const rampMs = 5_000;
+export const successesToClose = 3;
+
+/** How many calls a half-open breaker lets through at a time: 1, then twice as many with every success, at most once a second. */
+export function widthAt(successes: number, sinceFirstMs: number): number {
+  return successes === 0 ? 1 : 2 ** Math.min(successes, 1 + Math.floor(sinceFirstMs / 1_000));
+}
+
+/** A call that is let through to a half-open breaker and has not settled so long after its deadline never will. */
+export const overdueMs = 250;
+
+/** Calls of the last 10 s, and how many of them were slow. */
+export interface Tally {
+  add(nowMs: number, isSlow: boolean): void;
+  readonly isMostlySlow: boolean;
+  clear(): void;
+}
+
+const slots = 10;
+const slotMs = windowMs / slots;
+
+/** Counts by the second, so what it costs does not depend on how many calls there are. */
+export function createTally(): Tally {
+  const calls = new Float64Array(slots);
+  const slow = new Float64Array(slots);
+  let callsInWindow = 0;
+  let slowInWindow = 0;
+  let current = 0; // the second that is counted now
+
+  function forget(seconds: number, now: number): void {
+    for (let second = now - seconds + 1; second <= now; second++) {
+      const slot = second % slots;
+      callsInWindow -= calls[slot] as number;
+      slowInWindow -= slow[slot] as number;
+      calls[slot] = 0;
+      slow[slot] = 0;
+    }
+    current = now;
+  }
+
+  return {
+    add(nowMs, isSlow) {
+      const now = Math.floor(nowMs / slotMs);
+      if (now > current) forget(Math.min(now - current, slots), now);
+      const slot = current % slots;
+      calls[slot] = (calls[slot] as number) + 1;
+      callsInWindow++;
+      if (!isSlow) return;
+      slow[slot] = (slow[slot] as number) + 1;
+      slowInWindow++;
+    },
+    get isMostlySlow() {
+      return callsInWindow >= volumeMin && slowInWindow >= callsInWindow * slowShare;
+    },
+    clear: () => forget(slots, Math.max(current, slots - 1)),
+  };
+}
