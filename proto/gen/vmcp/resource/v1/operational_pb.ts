@@ -134,7 +134,9 @@ export const FailureHandlingSchema: GenMessage<FailureHandling> = /*@__PURE__*/
   messageDesc(file_vmcp_resource_v1_operational, 2);
 
 /**
- * When calls to a failing backend are cut short.
+ * When calls to a failing backend are cut short. While it is open, calls fail at once without reaching the backend. Then one at a time
+ * is let through, and after the first that works more and more, until after 5 s and 3 that worked it is closed again; one that fails
+ * opens it again.
  *
  * @generated from message vmcp.resource.v1.CircuitBreaker
  */
@@ -147,14 +149,18 @@ export type CircuitBreaker = Message<"vmcp.resource.v1.CircuitBreaker"> & {
   enabled?: boolean | undefined;
 
   /**
-   * Failures in a row that open it. Unset: 5.
+   * Failures in a row that open it: no connection, no answer in time, or one that is not MCP. What a backend refuses, and errors that
+   * its tools report, are none. Of 20 calls or more within 10 s it also opens when half of them failed, or when 4 in 5 took longer
+   * than 0.8 of their deadline. Unset: 5.
    *
    * @generated from field: int32 failure_threshold = 2;
    */
   failureThreshold: number;
 
   /**
-   * How long it stays open. Unset: 60 s.
+   * The longest that it stays open before a call is let through. The first time that is 1 s to 1.5 s, at random so that proxies do not
+   * come back together, and twice as long each time that it opens again, up to between two thirds of this and this. A backend that is
+   * seen to come back is tried sooner. Unset: 60 s.
    *
    * @generated from field: google.protobuf.Duration timeout = 3;
    */
