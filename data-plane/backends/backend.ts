@@ -36,6 +36,8 @@ export interface CallOptions {
   readonly onMessage?: Hear;
   /** It says nothing of the backend's health that calls need: the breaker lets it through or not, and counts it neither way. */
   readonly isIncidental?: boolean;
+  /** There is nobody else to ask, and checks find the backend well: it is called whatever its breaker thinks of its last calls. */
+  readonly isLastResort?: boolean;
   /** As in RequestOptions. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly freshHeaders?: NonNullable<RequestOptions["freshHeaders"]>;
@@ -306,11 +308,11 @@ export function createBackend(options: BackendOptions): Backend {
     join: catalogs.join,
     call: (session, message, options) =>
       bulkhead.run(async (keep) => {
-        const { limit, timeoutMs, isIncidental } = options;
+        const { limit, timeoutMs, isIncidental, isLastResort } = options;
         limit.arm(timeoutMs);
         try {
-          if (!isIncidental) return await watched(throughBreaker(session, message, options, keep));
-          const refusal = breaker.refusal();
+          if (!isIncidental && !isLastResort) return await watched(throughBreaker(session, message, options, keep));
+          const refusal = isLastResort ? undefined : breaker.refusal();
           if (refusal) throw refusal;
           return await attempt(session, message, noted(options), keep);
         } finally {

@@ -60,6 +60,7 @@ export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): 
 
   async function call(session: Session, message: Message, options: CallOptions): Promise<Message> {
     let failure: unknown;
+    const spared: Endpoint[] = [];
     for (const endpoint of routeOf(session)) {
       if (options.limit.signal.aborted) break;
       try {
@@ -69,13 +70,19 @@ export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): 
       } catch (error) {
         // The first place's reason is the one that tells what is wrong.
         failure ??= error;
+        if ((error as BackendError).code === "shed") spared.push(endpoint);
         if (!isElsewhereWorth(error)) {
           homes.set(session, endpoint); // it may have a session there
           throw error;
         }
       }
     }
-    throw failure ?? options.limit.signal.reason;
+    if (options.limit.signal.aborted) throw failure ?? options.limit.signal.reason;
+    // One that has just come back is spared by its breaker; where there is no other, that would only fail more calls.
+    const well = spared.find((endpoint) => isWell(endpoint));
+    if (!well) throw failure;
+    homes.set(session, well);
+    return well.backend.call(session, message, { ...options, isLastResort: true });
   }
 
   const at = (session: Session): Backend => (homeOf(session)?.backend ?? ranked()[0]?.backend) as Backend;
@@ -131,6 +138,10 @@ function isElsewhereWorth(error: unknown): boolean {
 function trouble({ backend }: Endpoint): number {
   if (backend.isLeftAlone) return 2;
   return backend.state.state === "unhealthy" || backend.state.state === "unauthenticated" ? 1 : 0;
+}
+
+function isWell({ backend: { state } }: Endpoint): boolean {
+  return state.state === "healthy" || state.state === "degraded";
 }
 
 const order: readonly HealthState[] = ["healthy", "degraded", "unknown", "unauthenticated", "unhealthy"];
