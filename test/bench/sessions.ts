@@ -77,15 +77,14 @@ async function openMany(many: number): Promise<string[]> {
   return ids;
 }
 
-/** As many sessions as are measured, opened and ended: what the process needs for the work itself. */
+/** As many sessions as are measured, opened, left alone and reaped: what the process needs for the work itself. */
 async function warmUp(): Promise<void> {
-  const ids = await openMany(count);
-  for (let i = 0; i < ids.length; i += atOnce)
-    await Promise.all(
-      ids
-        .slice(i, i + atOnce)
-        .map((id) => send(vmcp.url, { method: "DELETE", headers: { ...mcpHeaders, "mcp-session-id": id } })),
-    );
+  await openMany(count);
+  await reaped();
+}
+
+async function reaped(): Promise<void> {
+  await eventually("all are reaped", () => one.sessions().length <= own && two.sessions().length <= own, ttlMs * 2 + 60_000);
 }
 
 /** Once it no longer falls, after some calls, and after the minute in which it is collected that follows the end of many sessions. */
@@ -106,10 +105,10 @@ async function settledRss(): Promise<number> {
 }
 
 say(`at the start ${mb(await rss())}`);
-for (let wave = 0; wave < 2; wave++) await warmUp(); // what the first one fills (pools, caches) is not what sessions leave
+await warmUp(); // what it fills (pools, caches, the allocator) is not what sessions leave
 const baseline = await settledRss();
-say(`baseline, after ${count} sessions that were opened and ended, twice: ${mb(baseline)}`);
-await forgetMost(); // what the warm-up needed, with all its goodbyes at once, is not what living sessions cost
+say(`baseline, after ${count} sessions that came and were reaped: ${mb(baseline)}`);
+await forgetMost();
 const startedMs = performance.now();
 const ids = await openMany(count);
 say(`${count} sessions with two backend sessions each, opened in ${((performance.now() - startedMs) / 1_000).toFixed(0)} s`);
@@ -118,7 +117,7 @@ say(`live: ${mb(full)}, ${Math.round((full - baseline) / count)} bytes a session
 for (const id of [ids[0], ids[count - 1]] as string[]) await post(id, "ping", {});
 const held = one.sessions().length - own;
 say(`sessions at each backend: ${held}`);
-await eventually("all are reaped", () => one.sessions().length <= own && two.sessions().length <= own, ttlMs * 2 + 60_000);
+await reaped();
 const after = await settledRss();
 say(`reaped: ${mb(after)}, ${(((after - baseline) / baseline) * 100).toFixed(1)} % above the baseline`);
 const most = await rssMax();
