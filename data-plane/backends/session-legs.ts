@@ -123,7 +123,7 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
       });
     } catch (error) {
       await leg.close();
-      throw new BackendError("unavailable", "not_executed", reasonOf(error), error);
+      throw new BackendError("shed", "not_executed", reasonOf(error), error);
     }
     const shared = storedLeg(session);
     if (!shared || shared.sessionId === resumable.sessionId) return undefined;
