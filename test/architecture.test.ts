@@ -42,6 +42,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["outgoing-auth", "session"],
     ["incoming-auth"],
     ["mcp", "redis", "outbound", "secrets"],
+    ["overload"], // it knows nothing of MCP: what it counts, and what becomes of a refusal, is the ingress's
   ],
 };
 
