@@ -80,6 +80,8 @@ export interface RuntimeOptions {
   readonly allowStdio: boolean;
   /** Hears what backends say outside of calls. */
   readonly onMessage: BackendOptions["onMessage"];
+  /** Whether lists of backends may be refreshed now. Default: always. */
+  readonly mayRefresh?: () => boolean;
   /** Called after a backend's catalog or state changed. */
   readonly onBackendChange: () => void;
 }
@@ -183,6 +185,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
       health: healthOf(server.operational?.failureHandling),
       log: options.log,
       onMessage,
+      ...(options.mayRefresh ? { mayRefresh: options.mayRefresh } : {}),
       onChange: options.onBackendChange,
     });
     started.push(backend);

@@ -107,6 +107,8 @@ export interface BackendOptions {
   readonly log: Log;
   /** Hears what the backend says outside of calls: to one session, or, when it is shared, to nobody in particular. */
   readonly onMessage: (session: Session | undefined, backend: Backend, message: Message) => Promise<void> | undefined;
+  /** Whether its lists may be refreshed now. Default: always. */
+  readonly mayRefresh?: () => boolean;
   /** Called after the catalog or the state changed. */
   readonly onChange: () => void;
 }
@@ -184,6 +186,7 @@ export function createBackend(options: BackendOptions): Backend {
     isShared,
     credential,
     health: options.health ?? healthDefault,
+    mayRefresh: options.mayRefresh ?? (() => true),
     // Of a backend with a session for each client this is what it says to us alone.
     onMessage: (message) => (isShared ? onMessage(undefined, backend, message) : undefined),
     onChange({ state, error }) {

@@ -56,6 +56,8 @@ export interface CatalogsOptions {
   readonly onProblems: (problems: readonly ListProblem[]) => void;
   /** It was asked and did not answer in time. */
   readonly onSilence: () => void;
+  /** See WatchOptions. */
+  readonly mayRefresh: () => boolean;
   /** The state or a catalog changed. */
   readonly onChange: (state: BackendState) => void;
 }
@@ -86,6 +88,7 @@ export function watchCatalogs({
   onMessage,
   onProblems,
   onSilence,
+  mayRefresh,
   onChange,
 }: CatalogsOptions): Catalogs {
   const stop = new AbortController();
@@ -100,6 +103,7 @@ export function watchCatalogs({
     open: (signal) => open(gateway, signal),
     signal: stop.signal,
     relist,
+    mayRefresh,
     onMessage,
     onProblems,
     checks: () => checks,
@@ -151,6 +155,7 @@ export function watchCatalogs({
     void watchCatalog({
       open: (signal) => open(as, signal),
       signal: AbortSignal.any([stop.signal, overlay.stop.signal]),
+      mayRefresh,
       onMessage: () => undefined,
       onCatalog(listed) {
         const isNews = !overlay.catalog || !isSameCatalog(overlay.catalog, listed);

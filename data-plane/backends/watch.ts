@@ -13,6 +13,9 @@ const settleMs = 50;
 const settleMostMs = 250;
 // A backend that says all the time that its lists changed costs us a listing, and everyone a new view, each time.
 const relist = { firstMs: 200, mostMs: 5_000 };
+// How long lists may be older than they need be while the process is short of resources.
+const pressedMs = 250;
+const pressedMostMs = 60_000;
 const reopenMs = 1_000;
 const shortMs = 5_000;
 const backoffMs = { first: 250, most: 2_000 };
@@ -37,6 +40,8 @@ export interface WatchOptions {
   onFailure(error: unknown): void;
   /** A check was answered. */
   onAnswered?(tookMs: number): void;
+  /** False while the process has better things to do than to list anew. */
+  readonly mayRefresh?: () => boolean;
   readonly signal: AbortSignal;
   /** Where somebody can ask for another listing. */
   readonly relist?: RelistRequest;
@@ -121,6 +126,8 @@ async function follow(leg: Leg, options: FollowOptions): Promise<void> {
   }
   /** Waits until a change is the last one for a moment, and until it is time to list again. */
   async function settle(): Promise<void> {
+    const lastMs = performance.now() + pressedMostMs;
+    while (options.mayRefresh?.() === false && performance.now() < lastMs) await sleep(pressedMs, undefined, { signal });
     const pause = pace.waitMs(performance.now());
     if (pause > settleMs) await sleep(pause - settleMs, undefined, { signal });
     let heard: number;

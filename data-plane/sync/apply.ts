@@ -29,7 +29,8 @@ export interface Live extends AsyncDisposable {
   obey(terms: SessionTerms): void;
 }
 
-export interface LiveOptions extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage" | "incoming" | "outgoing"> {
+export interface LiveOptions
+  extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage" | "mayRefresh" | "incoming" | "outgoing"> {
   readonly sessions: { all(): Iterable<Session>; end(session: Session): void };
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
