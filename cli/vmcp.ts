@@ -108,6 +108,14 @@ function listening(command: Command): Command {
       parseConnections,
     )
     .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024)
+    .option("--max-in-flight <number>", "most calls in hand at a time; the limit adapts below it; 0: none", parseOptional, 512)
+    .option("--max-streams <number>", "event streams at a time", parseBound, 10_000)
+    .option("--max-connections <number>", "connections at a time", parseBound, 20_000)
+    .option(
+      "--memory-limit <size>",
+      "memory this process may use, such as 512MB (default: of its container, else of V8's heap)",
+      parseMemory,
+    )
     .option("--no-legacy-sse", "serve no clients of the older HTTP+SSE transport");
 }
 
@@ -154,6 +162,24 @@ function parseConnections(text: string): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || count < 1 || count > 20_000) throw new InvalidArgumentError("expected a number from 1 to 20000.");
   return count;
+}
+
+function parseBound(text: string): number {
+  const bound = Number(text);
+  if (!/^\d+$/.test(text) || bound < 1 || bound > 1_000_000)
+    throw new InvalidArgumentError("expected a number from 1 to 1000000.");
+  return bound;
+}
+
+function parseOptional(text: string): number {
+  return text === "0" ? 0 : parseBound(text);
+}
+
+function parseMemory(text: string): number {
+  const [, number, unit] = /^(\d+)(MB|GB)$/.exec(text) ?? [];
+  const megabytes = Number(number) * (unit === "GB" ? 1024 : 1);
+  if (!(megabytes >= 64 && megabytes <= 1024 * 1024)) throw new InvalidArgumentError("expected 64MB to 1024GB, such as 512MB.");
+  return megabytes * 1024 * 1024;
 }
 
 function parseTtl(text: string): number {

@@ -53,6 +53,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     sessions: everyone,
     log,
     onMessage: relay.outside,
+    mayRefresh: serving.mayRefresh,
     allowStdio: options.allowStdio ?? false,
     onChange: () => sync?.reportSoon(),
     onRevocations: serving.endRevoked,

@@ -9,6 +9,7 @@ import { createApp } from "./ingress/app.ts";
 import { limitConnections } from "./ingress/connections.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { headersSeenMax } from "./ingress/front-door.ts";
+import { keptForStreams } from "./ingress/session-streams.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
 import { answerUnreadable } from "./ingress/unreadable.ts";
 import type { Keys } from "./mcp/seal.ts";
@@ -17,6 +18,9 @@ import { tellSignedIn } from "./methods/sign-in.ts";
 import type { Credentials } from "./outgoing-auth/registry.ts";
 import { createSignInFlow } from "./outgoing-auth/sign-in-flow.ts";
 import { createSignInSeals, type Ticket } from "./outgoing-auth/sign-in-seals.ts";
+import { createConnectionBound } from "./overload/connections.ts";
+import type { LimitReport } from "./overload/limit-report.ts";
+import { createOverload, type OverloadOptions } from "./overload/overload.ts";
 import { readRedisAddress } from "./redis/address.ts";
 import { createParkedCalls } from "./relay/parked-calls.ts";
 import { createRelay, type Relay } from "./relay/relay.ts";
@@ -59,6 +63,9 @@ export interface ServingOptions {
   readonly connectionsPerAddress?: number;
   readonly session?: SessionOptions;
   readonly drain?: DrainOptions;
+  readonly overload?: OverloadOptions;
+  /** Connections at a time. Default 20,000: a session may have a stream and a call. */
+  readonly connectionsMax?: number | undefined;
 }
 
 /** How sessions are kept. */
@@ -97,6 +104,8 @@ export interface Serving extends AsyncDisposable {
   readonly everyone: { all(): Iterable<Session>; end(session: Session): void };
   /** What operators see of sessions. Throws StoreUnavailableError. */
   list(filter: SessionFilter): Promise<{ readonly sessions: readonly ListedSession[]; readonly isShared: boolean }>;
+  /** Whether there is time for what can wait; see pressureLevels. */
+  mayRefresh(): boolean;
   /** Ends sessions that are revoked: call it when what is revoked has changed. */
   endRevoked(): void;
   /** Stops taking requests, lets calls finish; returns within `delayMs` + `callsMs` + 2 s. */
@@ -112,7 +121,7 @@ export interface Served {
 }
 
 const sessionsMax = 10_000;
-const connectionsMax = 20_000; // a session may have a stream and a call
+const connectionsMaxDefault = 20_000;
 const callsMsDefault = 30_000;
 const lastMs = 1_000;
 // A caller without sessions says no goodbye; what servers keep for it is kept as long as a person may take to ask again.
@@ -148,8 +157,10 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
     },
   };
   const relay = createRelay({ keys, sessions: everyone.all, address: () => self.address, log });
+  const connections = createConnectionBound(options.connectionsMax ?? connectionsMaxDefault);
+  const overload = createOverload(options.overload ?? {}, { log, connections });
   const shared = {
-    ...{ relay, owners, log },
+    ...{ relay, owners, overload, log },
     tokens: createCallerTokens(keys),
     bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
     publicUrl: options.publicUrl,
@@ -178,6 +189,13 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
     self: () => self,
     addressOf: store.addressOf,
     isDraining: () => isDraining,
+    limits: () => [
+      ...overload.limits(),
+      inHand("sessions", sessions.size),
+      inHand("stream_sessions", streamSessions.size),
+      inHand("stateless_callers", callers.size),
+      keptForStreams(),
+    ],
     origin: {
       isLoopback: isLoopback(options.host),
       allowedHosts: [...(options.allowedHosts ?? []), ...[options.advertise, options.publicUrl].flatMap(hostNameOf)].map((host) =>
@@ -187,7 +205,12 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
     },
   });
   const server = openServer(app.callback());
-  limitConnections(server, { max: connectionsMax, perAddressMax: options.connectionsPerAddress, log });
+  limitConnections(server, {
+    max: options.connectionsMax ?? connectionsMaxDefault,
+    perAddressMax: options.connectionsPerAddress,
+    log,
+  });
+  connections.bind(server);
   await listen(server, options);
   const { port } = server.address() as AddressInfo;
   const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
@@ -222,6 +245,7 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
       const onStreams = [...streamSessions.all()].map(streamListed).filter((one) => isAsked(one, filter));
       return { sessions: [...(await sessions.list(filter)), ...onStreams], isShared: store.isShared };
     },
+    mayRefresh: () => !overload.isClosedTo("streams"),
     endRevoked() {
       sessions.endRevoked();
       for (const one of [...streamSessions.all()])
@@ -235,8 +259,13 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
       await streamSessions[Symbol.asyncDispose]();
       await callers[Symbol.asyncDispose]();
       await owners[Symbol.asyncDispose]();
+      overload[Symbol.dispose]();
     },
   };
+}
+
+function inHand(name: string, used: number): LimitReport {
+  return { name, used, limit: sessionsMax };
 }
 
 /** A session of the older transport, as operators see it. */

@@ -26,6 +26,11 @@ export interface ListenOptions {
   readonly allowedOrigin: readonly string[];
   readonly connectionsPerAddress?: number;
   readonly bodyLimit: number;
+  readonly maxInFlight: number;
+  readonly maxStreams: number;
+  readonly maxConnections: number;
+  /** Bytes. */
+  readonly memoryLimit?: number;
   readonly legacySse: boolean;
 }
 
@@ -48,6 +53,8 @@ export async function startProxy(
       ...(chosen.connectionsPerAddress === undefined ? {} : { connectionsPerAddress: chosen.connectionsPerAddress }),
       bodyBytesMax: chosen.bodyLimit,
       legacySse: chosen.legacySse,
+      connectionsMax: chosen.maxConnections,
+      overload: { inFlightMax: chosen.maxInFlight, streamsMax: chosen.maxStreams, memoryBytesMax: chosen.memoryLimit },
       session: {
         idleMs: chosen.sessionTtl,
         absoluteMs: chosen.sessionMaxAge,

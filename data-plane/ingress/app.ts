@@ -4,6 +4,7 @@ import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import type { SignInFlow } from "../outgoing-auth/sign-in-flow.ts";
+import type { LimitReport } from "../overload/limit-report.ts";
 import type { Runtime } from "../runtime.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
@@ -22,6 +23,8 @@ export interface AppOptions extends McpOptions {
   readonly origin: OriginRules;
   /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
   readonly isDraining: () => boolean;
+  /** Every bound of this process and how much of it is used, for `/status`. */
+  readonly limits: () => readonly LimitReport[];
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
   /** How users sign in at backends. */
@@ -79,12 +82,12 @@ function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
   return { ...origin, allowedOrigins: [...origin.allowedOrigins, baseOf(options, { request: req })] };
 }
 
-function probes({ runtime, isDraining }: AppOptions): Middleware {
+function probes({ runtime, isDraining, overload, limits }: AppOptions): Middleware {
   const routes: Readonly<Record<string, () => { status: number; body: object }>> = {
     "/health": () => ({ status: 200, body: { status: "ok" } }),
     "/ping": () => ({ status: 200, body: { status: "ok" } }),
     "/readyz": () => readiness(runtime(), isDraining()),
-    "/status": () => ({ status: 200, body: status(runtime()) }),
+    "/status": () => ({ status: 200, body: { ...status(runtime()), pressure: overload.pressure.level, limits: limits() } }),
   };
   return (ctx, next) => {
     const route = Object.hasOwn(routes, ctx.path) ? routes[ctx.path] : undefined;

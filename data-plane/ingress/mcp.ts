@@ -12,13 +12,14 @@ import type { VirtualServer } from "../virtual-server.ts";
 import { type AdmissionOptions, admit, mayCall } from "./admission.ts";
 import { createAnswer } from "./answer.ts";
 import { createBatchAnswers } from "./batch.ts";
-import { classify } from "./classify.ts";
+import { type Classified, classify } from "./classify.ts";
 import { answerRequest, type Place, takeMessage } from "./dispatch.ts";
 import { openSession } from "./open-session.ts";
 import { readBody } from "./read-body.ts";
 import { type ReadMessage, readRequest } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 import { openCallLog, resumedFrom, serveStream } from "./session-streams.ts";
+import { hasRoomForStream, isShedUnread, placeFor, shed } from "./shed.ts";
 import { type StatelessOptions, serveStateless } from "./stateless.ts";
 
 // How long a call may say nothing before it is answered as a stream.
@@ -56,13 +57,14 @@ export async function serveMcp(
 }
 
 async function post(exchange: Exchange): Promise<void> {
-  const { request, response, owners } = exchange;
+  const { request, response } = exchange;
   if (!/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "")) {
     return refuse(response, 415, "Content-Type must be application/json");
   }
   if (!accepts(request, "application/json") || !accepts(request, "text/event-stream")) {
     return refuse(response, 406, "Accept must name application/json and text/event-stream");
   }
+  if (isShedUnread(exchange)) return;
   const body = await readBody(request, exchange.bodyBytesMax).catch(() => Buffer.alloc(0));
   if (!body) return refuse(response, 413, `the body is larger than ${exchange.bodyBytesMax} bytes`);
   const read = readRequest(body);
@@ -74,6 +76,29 @@ async function post(exchange: Exchange): Promise<void> {
   }
   if (!mayCall(exchange, exchange.caller, Array.isArray(read) ? read : [read])) return;
   if (kind.era === "stateless-notification") return void response.writeHead(202).end(); // none of them means anything
+  const requests = Array.isArray(read) ? read.filter(isRequest).length : Number(isRequest(read));
+  if (requests === 0) return take(exchange, read, kind, body);
+  // A stream is no call, and lasts.
+  if (!Array.isArray(read) && kind.era === "stateless" && read.message.method === "subscriptions/listen")
+    return hasRoomForStream(exchange, { id: read.message.id as string }) ? take(exchange, read, kind, body) : undefined;
+  const entering = placeFor(exchange, read, requests);
+  const place = entering instanceof Promise ? await entering : entering;
+  if (!place) return;
+  try {
+    await take(exchange, read, kind, body);
+  } finally {
+    exchange.overload.leave(place);
+  }
+}
+
+/** Takes what was read and let in. */
+async function take(
+  exchange: Exchange,
+  read: ReadMessage | ReadMessage[],
+  kind: Exclude<Classified, { era: "refused" | "stateless-notification" }>,
+  body: Buffer,
+): Promise<void> {
+  const { request, response, owners } = exchange;
   if (kind.era === "stateless") {
     const stateless = { ...exchange, prefersStream: prefersStream(request), silentMs };
     return serveStateless(stateless, read as ReadMessage, kind.envelope, body);
@@ -91,19 +116,20 @@ async function post(exchange: Exchange): Promise<void> {
     });
     return answerRequest({ ...exchange, session, headers: request.headers }, read, answer);
   }
-  const take = (): void => {
+  const takeHere = (): void => {
     const refusal = takeMessage(placeOf(exchange, session), read);
     if (refusal !== undefined) return refuse(response, 400, refusal);
     response.writeHead(202).end();
   };
   // Who asked goes on with the call when it is answered; when that replica is gone, its backend may still wait.
   const asker = read.message.method === undefined ? exchange.relay.askedBy(session, read.message) : undefined;
-  if (asker === undefined || owners.isForwarded(request)) return take();
-  await owners.forward(asker, request, response, body, { onLost: take });
+  if (asker === undefined || owners.isForwarded(request)) return takeHere();
+  await owners.forward(asker, request, response, body, { onLost: takeHere });
 }
 
 async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> {
-  const { sessions, response } = exchange;
+  const { sessions, response, overload } = exchange;
+  if (overload.isClosedTo("sessions")) return shed(exchange, "under_pressure", read.message.id);
   try {
     await openSession({ ...exchange, open: sessions.open }, read);
   } catch (error) {
@@ -142,6 +168,7 @@ async function get(exchange: Exchange): Promise<void> {
   if (!accepts(request, "text/event-stream")) return refuse(response, 406, "Accept must name text/event-stream");
   const session = await findSession(exchange);
   if (!session) return;
+  if (!hasRoomForStream(exchange, { isResumed: request.headers["last-event-id"] !== undefined })) return;
   const replica = replicaOf(exchange);
   const open = (): void => {
     serveStream(session, replica, request, response);

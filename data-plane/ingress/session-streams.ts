@@ -1,5 +1,6 @@
 // The event streams of one session: those that carry calls, and the one for what is said outside of calls.
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { LimitReport } from "../overload/limit-report.ts";
 import { attachStream, type Session } from "../session/session.ts";
 import { type ByteBudget, createByteBudget } from "./byte-budget.ts";
 import { createEventLog, type EventLog, readEventId } from "./event-log.ts";
@@ -28,6 +29,11 @@ const streamsOf = new WeakMap<Session, Streams>();
 
 // One process has one memory, whoever keeps something in it.
 const processBudget = createByteBudget(processBytesMax);
+
+/** What all streams together keep for clients that were cut off. Beyond it the oldest is forgotten. */
+export function keptForStreams(): LimitReport {
+  return { name: "stream_kept_bytes", used: processBudget.bytes, limit: processBytesMax };
+}
 
 /**
  * A new stream for a call. `replica` begins its name, so that other replicas know where to resume it. `keptMs`: how long it can be

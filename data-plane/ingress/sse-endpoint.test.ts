@@ -10,6 +10,7 @@ import { openLog } from "../../common/log.ts";
 import { VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { believing } from "../../test/support/authenticators.ts";
 import { oneKey } from "../mcp/seal.ts";
+import { createOverload } from "../overload/overload.ts";
 import { createRelay } from "../relay/relay.ts";
 import { createCallerTokens } from "../session/caller-tokens.ts";
 import { createLocalSessions } from "../session/local-sessions.ts";
@@ -110,8 +111,10 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
   const relay = createRelay({ keys, sessions: sessions.all, address: () => address, log });
   const owners = createOwnerForwarder();
   const tokens = createCallerTokens(keys);
+  const overload = createOverload({}, { log });
   const endpoint = createSseEndpoint({
     sessions,
+    overload,
     relay,
     owners,
     tokens,
@@ -131,6 +134,7 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
       await new Promise((resolve) => server.close(resolve));
       await sessions[Symbol.asyncDispose]();
       await owners[Symbol.asyncDispose]();
+      overload[Symbol.dispose]();
     },
   };
 }

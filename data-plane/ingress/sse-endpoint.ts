@@ -15,6 +15,7 @@ import { createSession } from "./open-session.ts";
 import { readBody } from "./read-body.ts";
 import { type ReadMessage, readRequest } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
+import { hasRoomForStream, placeFor, shed } from "./shed.ts";
 import { createSseStream, type SseStream } from "./sse-stream.ts";
 
 export interface SseEndpoint {
@@ -26,7 +27,7 @@ export interface SseEndpoint {
   end(): void;
 }
 
-type Shared = Pick<McpOptions, "publicUrl" | "relay" | "owners" | "tokens" | "bodyBytesMax" | "log">;
+type Shared = Pick<McpOptions, "publicUrl" | "relay" | "overload" | "owners" | "tokens" | "bodyBytesMax" | "log">;
 
 export interface SseOptions extends Shared {
   readonly ids: StreamIds;
@@ -59,6 +60,7 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     const caller = await identify({ ...options, server, request, response }, "GET");
     if (!caller) return;
     if (connections.size >= streamsMax) return refuse(response, 503, "too many streams", { headers: { "retry-after": "1" } });
+    if (!hasRoomForStream({ ...options, caller, request, response })) return;
     const id = ids.mint(contextOf(server));
     const stream = createSseStream(response, { endpoint: `${prefix}/messages?sessionId=${id}` });
     const connection: Connection = {
@@ -98,9 +100,16 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     const read = readRequest(body);
     if ("status" in read) return refuse(response, read.status, read.message, { code: read.code });
     if (!mayCall(arrival, caller, Array.isArray(read) ? read : [read])) return;
-    if (!Array.isArray(read) && read.message.method === "initialize" && isRequest(read))
-      return initialize(connection, arrival, caller, read);
-    return takeInSession(connection, arrival, caller, read);
+    const requests = Array.isArray(read) ? read.filter(isRequest).length : Number(isRequest(read));
+    if (requests === 0) return takeInSession(connection, arrival, caller, read);
+    const place = await placeFor({ ...arrival, caller }, read, requests);
+    if (!place) return;
+    try {
+      if (!Array.isArray(read) && read.message.method === "initialize") await initialize(connection, arrival, caller, read);
+      else await takeInSession(connection, arrival, caller, read);
+    } finally {
+      options.overload.leave(place);
+    }
   }
 
   async function initialize(
@@ -110,6 +119,7 @@ export function createSseEndpoint(options: SseOptions): SseEndpoint {
     read: ReadMessage,
   ): Promise<void> {
     const { stream } = connection;
+    if (options.overload.isClosedTo("sessions")) return shed({ ...options, response }, "under_pressure", read.message.id);
     if (connection.isOpening || stream.isEnding) return refuse(response, 400, "this stream has a session already, or had one");
     connection.isOpening = true;
     response.writeHead(202).end();

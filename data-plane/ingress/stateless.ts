@@ -11,6 +11,7 @@ import { type Envelope, metaKeys, statelessErrors, tasksExtension } from "../mcp
 import { errorOf } from "../mcp/translate.ts";
 import type { Call, StatelessCall } from "../methods/call.ts";
 import { offersNeeded, statelessMethods } from "../methods/registry.ts";
+import type { Overload } from "../overload/overload.ts";
 import type { ParkedCalls } from "../relay/parked-calls.ts";
 import type { Relay } from "../relay/relay.ts";
 import type { CallerTokens, CallState } from "../session/caller-tokens.ts";
@@ -23,6 +24,7 @@ import { serveListen } from "./listen.ts";
 import type { ReadMessage } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 import { createResponseStream } from "./response-stream.ts";
+import { shed } from "./shed.ts";
 
 export interface StatelessOptions {
   readonly callers: Callers;
@@ -30,6 +32,7 @@ export interface StatelessOptions {
   readonly parked: ParkedCalls;
   readonly relay: Relay;
   readonly owners: OwnerForwarder;
+  readonly overload: Overload;
   /** Where other replicas reach this one. */
   readonly self: StatelessCall["self"];
   readonly log: Log;
@@ -65,7 +68,9 @@ export async function serveStateless(
 
   const { identity } = exchange.caller;
   const abilities = abilitiesOf(envelope.capabilities);
-  const known = callers.of({ virtualServer: server.name, identity, caller: exchange.caller, capabilities: abilities });
+  const asking = { virtualServer: server.name, identity, caller: exchange.caller, capabilities: abilities };
+  if (exchange.overload.isClosedTo("strangers") && !callers.knows(asking)) return shed(exchange, "under_pressure", id);
+  const known = callers.of(asking);
   if (!known)
     return refuse(response, 503, "too many callers", { id, code: errorCodes.internal, headers: { "retry-after": "1" } });
   const { session } = known;

@@ -18,12 +18,13 @@ const trickle = 8;
 
 export function createConnectionBound(most: number): ConnectionBound {
   let server: Server | undefined;
+  let cap = most;
   let used = 0;
   let refused = 0;
   return {
     bind(bound) {
       server = bound;
-      server.maxConnections = most;
+      cap = Math.min(most, server.maxConnections ?? most); // whoever knows a lower bound has set it
       server.on("connection", (socket) => {
         used++;
         socket.once("close", () => {
@@ -35,11 +36,11 @@ export function createConnectionBound(most: number): ConnectionBound {
       });
     },
     sample(level) {
-      if (server) server.maxConnections = level >= pressureLevels.connections ? Math.min(most, used + trickle) : most;
+      if (server) server.maxConnections = level >= pressureLevels.connections ? Math.min(cap, used + trickle) : cap;
     },
     get isCrowded() {
-      return used > most * 0.9;
+      return used > cap * 0.9;
     },
-    report: () => ({ name: "connections", used, limit: most, refused }),
+    report: () => ({ name: "connections", used, limit: cap, refused }),
   };
 }

@@ -13,6 +13,8 @@ export interface Callers extends AsyncDisposable {
   of(
     caller: Pick<Session, "virtualServer" | "identity" | "capabilities"> & Partial<Pick<Session, "caller">>,
   ): { session: Session; isNew: boolean } | undefined;
+  /** Whether it has one already. */
+  knows(caller: Pick<Session, "virtualServer" | "identity" | "capabilities">): boolean;
   all(): Iterable<Session>;
   end(session: Session): void;
   readonly size: number;
@@ -55,6 +57,7 @@ export function createCallers({ idleMs, callersMax, clientInfo }: CallersOptions
       session.onEnd(() => known.get(key) === session.id && known.delete(key));
       return { session, isNew: true };
     },
+    knows: ({ virtualServer, identity, capabilities }) => known.has(keyOf(virtualServer, identity, capabilities)),
     all: sessions.all,
     end: sessions.end,
     get size() {
