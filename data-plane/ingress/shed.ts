@@ -42,7 +42,9 @@ export function placeFor(
   const name = first?.message.method === "tools/call" ? first.params.name : undefined;
   const kind = typeof name === "string" ? name : (first?.message.method ?? "batch");
   const caller = shareOf(arrived);
-  arrived.overload.saw(arrived.request.socket, caller);
+  // Who is behind a proxy is not believed, but shows that there is one.
+  const behind = arrived.request.headers["x-forwarded-for"];
+  arrived.overload.saw(arrived.request.socket, behind === undefined ? caller : `${caller} ${behind}`);
   const entering = arrived.overload.enter(caller, kind, requests);
   if (entering instanceof Promise) return entering.then((entered) => settled(arrived, entered, first));
   return settled(arrived, entering, first);

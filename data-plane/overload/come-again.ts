@@ -33,8 +33,7 @@ interface Connection {
 
 // So much at once is no flood.
 const burstMs = 50;
-// Behind a proxy that was not recognized as one, others may be waiting on the same connection.
-const unreadMsMax = 500;
+const unreadMsMax = 2_000;
 // The line does not get longer than this, and so is forgotten soon after the flood.
 const lineMsMax = 3_000;
 const afterSecondsMax = 30;
