@@ -14,7 +14,7 @@ export interface Waiter {
 export interface WaitingLine {
   /** False when there is no room in it, or it would be in vain. */
   join(waiter: Waiter): boolean;
-  /** Whose turn it is, of those that fit: who is served least; of equals the first, and the last when it is no burst. */
+  /** Whose turn it is, of those that fit: who is served far less; of equals the first, and the last when it is no burst. */
   next(room: number, nowMs: number): Waiter | undefined;
   /** Sends away who waited for too long; to be called all the time. */
   sweep(nowMs: number): void;
@@ -73,8 +73,7 @@ export function createWaitingLine(options: WaitingLineOptions = {}): WaitingLine
         const one = line[i] as Waiter;
         if (one.weight > room) continue;
         const best = line[chosen];
-        if (!best || one.tally.inFlight < best.tally.inFlight || (isOverloaded && one.tally.inFlight === best.tally.inFlight))
-          chosen = i;
+        if (!best || isFarLess(one.tally, best.tally) || (isOverloaded && !isFarLess(best.tally, one.tally))) chosen = i;
       }
       if (chosen < 0) return undefined;
       const [waiter] = line.splice(chosen, 1);
@@ -97,6 +96,11 @@ export function createWaitingLine(options: WaitingLineOptions = {}): WaitingLine
       return isOverloaded;
     },
   };
+}
+
+/** Small differences are chance; who had to let others pass for them would wait in vain. */
+function isFarLess(one: Tally, other: Tally): boolean {
+  return one.inFlight * 2 < other.inFlight;
 }
 
 function weightOf(tally: Tally | undefined): number {
