@@ -16,7 +16,7 @@ import { lineMost } from "./waiting-line.ts";
 export type Refusal = CallRefusal | StreamRefusal | "under_pressure";
 
 export interface OverloadOptions {
-  /** The most calls in hand at a time; the limit adapts below it, and begins at a quarter. 0 is no limit. Default 512. */
+  /** The most calls in hand at a time; the limit adapts below it, and begins at a quarter. Default 0, which is no limit. */
   readonly inFlightMax?: number | undefined;
   /** Event streams at a time. Default 10,000. */
   readonly streamsMax?: number | undefined;
@@ -24,7 +24,10 @@ export interface OverloadOptions {
   readonly streamsPerCallerMax?: number | undefined;
   /** What may wait in all streams together for slow clients, bytes. Default 64 MB. */
   readonly streamQueueBytesMax?: number | undefined;
-  /** Default: of the container, else that of V8's heap. */
+  /**
+   * With it, or with a limit for calls, pressure is measured and acted upon. Default where only calls are limited: that of the
+   * container, else that of V8's heap.
+   */
   readonly memoryBytesMax?: number | undefined;
 }
 
@@ -59,6 +62,8 @@ const mebibyte = 1024 * 1024;
 
 /** Measures this process until it is disposed. */
 export function createOverload(options: OverloadOptions, { log, connections = createConnectionBound(0) }: Deps): Overload {
+  const isLimited = (options.inFlightMax ?? 0) > 0;
+  const isWatched = isLimited || options.memoryBytesMax !== undefined;
   const { streamsMax = 10_000, streamsPerCallerMax = 64, streamQueueBytesMax = 64 * mebibyte } = options;
   const counts: Record<Refusal, number> = {
     caller_over_share: 0,
@@ -70,22 +75,24 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
   let streamsCut = 0;
   let looking: NodeJS.Timeout | undefined;
   let loopSeen = performance.eventLoopUtilization();
-  const gate: Gate = createGate({
-    nowMs: () => performance.now(),
-    utilization() {
-      const before = loopSeen;
-      loopSeen = performance.eventLoopUtilization();
-      return performance.eventLoopUtilization(loopSeen, before).utilization;
-    },
-    onBusy() {
-      looking ??= setInterval(look, lookMs).unref();
-    },
-    limit: limitOf(options.inFlightMax),
-  });
+  const gate: Gate = isLimited
+    ? createGate({
+        nowMs: () => performance.now(),
+        utilization() {
+          const before = loopSeen;
+          loopSeen = performance.eventLoopUtilization();
+          return performance.eventLoopUtilization(loopSeen, before).utilization;
+        },
+        onBusy() {
+          looking ??= setInterval(look, lookMs).unref();
+        },
+        limit: limitOf(options.inFlightMax),
+      })
+    : openGate;
   const streams = createStreams({ most: streamsMax, mostPerCaller: streamsPerCallerMax });
   const memory = memoryUse(options.memoryBytesMax);
   const loopDelay = monitorEventLoopDelay({ resolution: resolutionMs });
-  loopDelay.enable();
+  if (isWatched) loopDelay.enable();
   const comeAgain = createComeAgain();
   const pressure: Pressure = createPressure({
     read() {
@@ -105,7 +112,7 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
       connections.sample(level);
     },
   });
-  const sampling = setInterval(() => pressure.sample(), sampleMs).unref();
+  const sampling = isWatched ? setInterval(() => pressure.sample(), sampleMs).unref() : undefined;
 
   function look(): void {
     gate.look();
@@ -137,7 +144,7 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
     pressure,
     limits() {
       const { used, limit } = memory();
-      return [
+      const calls = [
         { name: "in_flight", used: gate.inFlight, limit: gate.limit, refused: counts.gateway_full },
         { name: "in_flight_waiting", used: gate.waiting, limit: lineMost, refused: counts.gateway_full },
         {
@@ -146,6 +153,9 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
           limit: Math.max(1, Math.floor(gate.limit * sharePart)),
           refused: counts.caller_over_share,
         },
+      ];
+      return [
+        ...(isLimited ? calls : []),
         { name: "streams", used: streams.size, limit: streamsMax, refused: counts.too_many_streams },
         {
           name: "streams_of_one_caller",
@@ -166,8 +176,17 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
   };
 }
 
-function limitOf(most: number | undefined): AdaptiveLimitOptions {
-  const all = Number.POSITIVE_INFINITY;
-  if (most === 0) return { least: all, most: all, first: all };
-  return most === undefined ? {} : { most, first: Math.ceil(most / 4) };
+function limitOf(most = 0): AdaptiveLimitOptions {
+  return { most, first: Math.ceil(most / 4) };
 }
+
+const everyPlace: Place = { tally: { inFlight: 0, waiting: 0, lastMs: 0 }, weight: 0, kind: "", enteredMs: 0, looks: 0 };
+
+/** Lets everything through, and looks after nothing. */
+const openGate: Gate = {
+  enter: () => everyPlace,
+  refusalOf: () => undefined,
+  leave: () => undefined,
+  look: () => undefined,
+  ...{ isBusy: false, inFlight: 0, limit: Number.POSITIVE_INFINITY, waiting: 0, away: 0, mostOfOne: 0 },
+};
