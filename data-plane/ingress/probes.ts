@@ -1,4 +1,5 @@
 // What load balancers and people ask: is it alive, is it ready, what does it run.
+import { getHeapStatistics } from "node:v8";
 import { softwareVersion } from "../../common/version.ts";
 import type { Runtime } from "../runtime.ts";
 
@@ -34,6 +35,7 @@ export function status(runtime: Runtime): object {
   return {
     version: softwareVersion,
     snapshot: runtime.version,
+    memory: { resident_bytes: process.memoryUsage.rss(), heap_used_bytes: getHeapStatistics().used_heap_size },
     healthy: backends.some(({ health }) => health === "healthy" || health === "degraded"),
     group_ref: servers.length === 1 ? servers[0]?.spec.groupRef : undefined,
     virtual_servers: servers.map(({ name, view }) => ({ name, path: `/${name}/mcp`, tools: view.tools.size })),
