@@ -7,13 +7,14 @@ export function readBody(request: IncomingMessage, bytesMax: number): Promise<Bu
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
-    request.on("data", (chunk: Buffer) => {
+    const take = (chunk: Buffer): void => {
       bytes += chunk.length;
       if (bytes > bytesMax) {
-        request.pause();
+        request.off("data", take).pause();
         resolve(undefined);
       } else chunks.push(chunk);
-    });
+    };
+    request.on("data", take);
     request.once("end", () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
     request.once("error", reject);
     request.once("close", () => reject(new Error("the client went away")));
