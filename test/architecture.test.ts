@@ -27,7 +27,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["compiler", "config"],
     ["store"],
     ["resources"],
-    ["resource-names", "canonical", "errors", "problems", "change-feed"],
+    ["resource-names", "canonical", "errors", "problems", "change-feed", "clock"],
   ],
   "data-plane": [
     ["index"],

@@ -12,8 +12,9 @@ import type {
   VirtualServerView,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
+import { type Clock, systemClock } from "../clock.ts";
 import { createSessionQueries, type SessionFilter, type SessionsFound } from "./session-queries.ts";
-import { type Clock, createSubscriber, type Subscriber, type SubscriberLimits, type SubscriberState } from "./subscriber.ts";
+import { createSubscriber, type Subscriber, type SubscriberLimits, type SubscriberState } from "./subscriber.ts";
 import type { Sendable, Target } from "./target.ts";
 import { createViewShelf } from "./view-shelf.ts";
 
@@ -239,11 +240,3 @@ const states = {
   stale: ProxyState.STALE,
   nacked: ProxyState.NACKED,
 } as const satisfies Record<SubscriberState, ProxyState>;
-
-const systemClock: Clock = {
-  nowMs: Date.now,
-  after(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs);
-    return () => clearTimeout(timer);
-  },
-};

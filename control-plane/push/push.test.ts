@@ -12,10 +12,10 @@ import {
   VirtualServerViewSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { addService } from "../../proto/grpc.ts";
+import type { Clock } from "../clock.ts";
 import { connectFakeProxy, type FakeProxy } from "./fake-proxy.ts";
 import { createFleet, type Fleet } from "./fleet.ts";
 import { discoveryHandlers } from "./server.ts";
-import type { Clock } from "./subscriber.ts";
 import { createTarget, type Target } from "./target.ts";
 
 const log = pino({ level: "silent" });

@@ -9,7 +9,7 @@ import {
   StreamSnapshotsResponseSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { encode } from "../../proto/grpc.ts";
-import type { Clock } from "./subscriber.ts";
+import type { Clock } from "../clock.ts";
 import type { Sendable } from "./target.ts";
 
 const deadlineMs = 3_000;

@@ -11,6 +11,7 @@ import type {
   StreamSnapshotsRequest,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason, NodeSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import type { Clock } from "../clock.ts";
 import type { Sendable, Target } from "./target.ts";
 
 /** Newest snapshot schema that this control plane writes. */
@@ -32,12 +33,6 @@ export interface SubscriberOptions {
   readonly onChange: () => void;
   readonly clock: Clock;
   readonly limits: SubscriberLimits;
-}
-
-export interface Clock {
-  nowMs(): number;
-  /** Calls back once; the result cancels. */
-  after(delayMs: number, callback: () => void): () => void;
 }
 
 export interface SubscriberLimits {
