@@ -19,6 +19,7 @@ import { openSqliteStore } from "./store/sqlite.ts";
 import type { Change, Listing, Store } from "./store/store.ts";
 
 export { blocking, problemLine } from "./compiler/problem-text.ts";
+export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
 export { loadConfig } from "./config/load.ts";
 export { ControlPlaneError } from "./errors.ts";
 export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";

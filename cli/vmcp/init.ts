@@ -2,8 +2,8 @@
 import { randomBytes } from "node:crypto";
 import { link, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { readDesktopServers } from "../../control-plane/index.ts";
 import { exitCodes } from "../exit-codes.ts";
-import { readDesktopServers } from "./desktop-servers.ts";
 import { starterText } from "./starter.ts";
 import type { CommandIo } from "./validate.ts";
 

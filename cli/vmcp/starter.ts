@@ -1,6 +1,6 @@
 // The text of a starter file. Written by hand where comments explain, by the YAML library where names come from outside.
 import { stringify } from "yaml";
-import type { DesktopServer } from "./desktop-servers.ts";
+import type { DesktopServer } from "../../control-plane/index.ts";
 
 /** A whole configuration file. Without `servers` its backends are an example in comments. */
 export function starterText(group: string, servers: readonly DesktopServer[] | undefined): string {
