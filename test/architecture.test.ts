@@ -23,7 +23,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["index"],
     ["admin"],
     ["reconcile"],
-    ["push"],
+    ["push", "discovery"],
     ["compiler", "config"],
     ["store"],
     ["resources"],

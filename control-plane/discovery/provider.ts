@@ -5,7 +5,7 @@ import type { Log } from "../../common/log.ts";
 export interface Workload {
   /** Group it belongs to. */
   readonly group: string;
-  /** Name within its group; several of one name are instances of one backend when `instances` of their provider says so. */
+  /** Name within its group; several of one name and provider are instances of one backend. */
   readonly name: string;
   /** Where it listens, http or https, without fragment. */
   readonly url: string;
@@ -21,6 +21,8 @@ export interface Sighting {
   readonly workloads: readonly Workload[];
   /** Groups that exist, also empty ones; undefined when the provider knows groups only by their workloads. */
   readonly groups?: readonly string[];
+  /** What was seen and is no workload, and why: a line each, fit for operators. */
+  readonly problems?: readonly string[];
 }
 
 export interface Provider {
@@ -28,7 +30,7 @@ export interface Provider {
   readonly name: string;
   /**
    * Yields everything that is seen now, at once and whenever it may have changed. Throws ProviderError when nothing can be seen;
-   * whoever watches then waits and calls it again. Ends with the signal.
+   * whoever watches then waits and calls it again; so it does when it wants to see everything once more. Ends with the signal.
    */
   watch(signal: AbortSignal): AsyncIterable<Sighting>;
 }

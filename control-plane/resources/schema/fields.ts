@@ -90,16 +90,17 @@ export function durationUpTo(most: string, least: "any" | "positive") {
 /** http or https, absolute, without credentials. */
 export function url(what: string) {
   const wanted = `${what}: an http or https URL without credentials in it, such as https://example.com/mcp`;
-  return z.string({ error: wanted }).refine(isUrl, { error: wanted });
+  return z.string({ error: wanted }).refine(isHttpUrl, { error: wanted });
 }
 
 // RFC 8414 section 2: an issuer has no query and no fragment. It is compared as it is written.
 export function issuerUrl(what: string) {
   const wanted = `${what}: an http or https URL without credentials, query and fragment, such as https://id.example.com/realm`;
-  return z.string({ error: wanted }).refine((value) => isUrl(value) && !/[?#]/.test(value), { error: wanted });
+  return z.string({ error: wanted }).refine((value) => isHttpUrl(value) && !/[?#]/.test(value), { error: wanted });
 }
 
-function isUrl(value: string): boolean {
+/** Absolute, http or https, without credentials. */
+export function isHttpUrl(value: string): boolean {
   const parsed = /^https?:\/\//i.test(value) && !/[\s\\]/.test(value) ? URL.parse(value) : null;
   return parsed !== null && parsed.username === "" && parsed.password === "" && parsed.hostname !== "";
 }
