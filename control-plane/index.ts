@@ -10,6 +10,8 @@ import { AdminError } from "./admin/errors.ts";
 import { listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
 import { adminHandlers, toResourceChange } from "./admin/server.ts";
+import { createDiscovery } from "./discovery/discovery.ts";
+import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";
 import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
 import { discoveryHandlers } from "./push/server.ts";
@@ -21,6 +23,8 @@ import type { Change, Listing, Store } from "./store/store.ts";
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
 export { loadConfig } from "./config/load.ts";
+export { lookOnce } from "./discovery/look-once.ts";
+export { type DiscoveryChoice, isProviderName, providerNames } from "./discovery/registry.ts";
 export { ControlPlaneError } from "./errors.ts";
 export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";
 
@@ -32,6 +36,8 @@ export interface ControlPlaneOptions {
   readonly log: Log;
   /** When the declared resources come from elsewhere: why the admin API refuses to change them. */
   readonly readOnlyReason?: string | undefined;
+  /** Where backends come from that nobody declared. Default: nowhere. */
+  readonly discovery?: DiscoveryChoice | undefined;
   /** Default: the system's clock. */
   readonly nowMs?: (() => number) | undefined;
 }
@@ -44,6 +50,10 @@ export interface ControlPlane extends AsyncDisposable {
    * problem in `details`; nothing has changed then.
    */
   replaceAll(resources: readonly Resource[], reason: string): Promise<Replaced>;
+  /** Starts these discovery providers too, those that do not run yet, and waits for their first answers, 5 s at most. */
+  discover(choice: DiscoveryChoice): Promise<void>;
+  /** Who sees the backends of a group right now, and how many. */
+  discovered(group: string): { readonly providers: readonly string[]; readonly backends: number };
 }
 
 export interface Replaced {
@@ -61,7 +71,10 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   await using started = new AsyncDisposableStack();
   const store = started.use(openStore(options.dataFile, nowMs));
   const fleet = createFleet({ log });
-  const reconciler = started.use(startReconciler({ store, fleet, log }));
+  const discovery = started.use(createDiscovery({ log }));
+  // Before anything is built: a snapshot without what is discovered would take it away from proxies that have it.
+  if (options.discovery) await discovery.use(createProviders(options.discovery, log));
+  const reconciler = started.use(startReconciler({ store, fleet, discovery, log }));
   const editor = createEditor({ store, reconciler });
   const stopping = new AbortController();
   const server = new Server(serverOptions);
@@ -69,7 +82,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   addService(
     server,
     AdminService,
-    adminHandlers({ store, fleet, editor, log, readOnlyReason, nowMs, stopping: stopping.signal }),
+    adminHandlers({ store, fleet, editor, discovery, log, readOnlyReason, nowMs, stopping: stopping.signal }),
   );
   await reconciler.started;
   const address = await listen(server, options.listen);
@@ -90,6 +103,12 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       } catch (error) {
         throw error instanceof AdminError ? invalidResources(error) : error;
       }
+    },
+    discover: (choice) => discovery.use(createProviders(choice, log)),
+    discovered(group) {
+      const prefix = `groups/${group}/backends/`;
+      const members = [...discovery.current().sources].filter(([name]) => name.startsWith(prefix));
+      return { providers: [...new Set(members.map(([, provider]) => provider))], backends: members.length };
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

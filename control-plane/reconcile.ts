@@ -3,9 +3,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../common/log.ts";
 import { snapshotVersion } from "../common/snapshot-digest.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { compile } from "./compiler/compile.ts";
+import { type Compiled, compile } from "./compiler/compile.ts";
 import { blocking, problemLine } from "./compiler/problem-text.ts";
 import { effectsOf } from "./config/effects.ts";
+import type { Discovery } from "./discovery/discovery.ts";
+import { overlay } from "./discovery/merge.ts";
 import type { Fleet } from "./push/fleet.ts";
 import { createTarget } from "./push/target.ts";
 import { isRevocationName } from "./resource-names.ts";
@@ -19,6 +21,9 @@ const delayMaxMs = 1000;
 
 const retryMs = 1000;
 
+/** What a proxy takes in one message, with room for the envelope (it accepts 32 MiB). */
+export const snapshotBytesMax = 16 * 1024 * 1024;
+
 export interface Reconciler extends AsyncDisposable {
   /** Resolves when the first build was tried. */
   readonly started: Promise<void>;
@@ -29,6 +34,10 @@ export interface Reconciler extends AsyncDisposable {
   versionOf(revision: bigint, deadlineMs: number): Promise<string | undefined>;
   /** What was built last; undefined before the first. */
   current(): Built | undefined;
+  /** Everything there is to say about a set: what is wrong, what has no effect yet, what must not be served. */
+  problemsOf(resources: readonly Resource[]): Problem[];
+  /** What would be built of a set, with what is discovered right now. */
+  compile(resources: readonly Resource[]): Compiled;
 }
 
 export interface Built {
@@ -42,13 +51,8 @@ export interface Built {
 export interface ReconcilerOptions {
   readonly store: Store;
   readonly fleet: Fleet;
+  readonly discovery: Pick<Discovery, "isOn" | "current" | "changes">;
   readonly log: Log;
-}
-
-/** Everything there is to say about a set: what is wrong, what has no effect yet, what must not be served. */
-export function problemsOf(resources: readonly Resource[]): Problem[] {
-  const problems = validateResources(resources);
-  return hasErrors(problems) ? problems : [...problems, ...resources.flatMap(effectsOf)];
 }
 
 interface Waiter {
@@ -57,13 +61,21 @@ interface Waiter {
 }
 
 /** Starts at once, and goes on until disposed. */
-export function startReconciler({ store, fleet, log }: ReconcilerOptions): Reconciler {
+export function startReconciler({ store, fleet, discovery, log }: ReconcilerOptions): Reconciler {
   const stop = new AbortController();
   const waiting = new Set<Waiter>();
   const nextNonce = counter();
   let built: Built | undefined;
   /** Newest revision that a build was tried for. */
   let tried = -1n;
+
+  function problemsOf(resources: readonly Resource[]): Problem[] {
+    // Only what is declared: what is discovered was looked through, and must not make a declaration wrong.
+    const problems = validateResources(resources, {
+      discovered: discovery.isOn ? new Set(discovery.current().groups) : undefined,
+    });
+    return hasErrors(problems) ? problems : [...problems, ...resources.flatMap(effectsOf)];
+  }
 
   async function build(): Promise<void> {
     const { revision, resources } = await store.list();
@@ -75,10 +87,12 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
         "the stored resources are not valid; proxies keep what they have",
       );
     } else {
-      const { digest, resources: compiled } = compile(resources);
+      const { digest, resources: compiled, bytes } = compile(overlay(resources, discovery.current()));
       const same = built && Buffer.compare(built.digest, digest) === 0;
       const emptied = built && built.resourceCount > 0 && compiled.length === 0;
-      if (emptied && !(await wasDeleted(built?.revision ?? 0n))) {
+      if (bytes > snapshotBytesMax) {
+        log.error({ revision, bytes }, "with what is discovered the snapshot is too large; proxies keep what they have");
+      } else if (emptied && !(await wasDeleted(built?.revision ?? 0n))) {
         log.error({ revision }, "the store lost its resources without a delete; proxies keep what they have");
       } else {
         const version = same && built ? built.version : snapshotVersion(revision, digest);
@@ -107,16 +121,21 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
   /** Builds, waits for commits, lets them settle, and again; whatever fails is tried again. */
   async function follow(onFirst: () => void): Promise<void> {
     while (!stop.signal.aborted) {
+      const round = new AbortController();
+      const signal = AbortSignal.any([stop.signal, round.signal]);
+      const discovered = discovery.changes.next(signal);
       try {
         await build();
         onFirst();
-        await settled(store, tried, stop.signal);
+        await settled({ store, revision: tried, discovered, signal });
       } catch (error) {
         if (stop.signal.aborted) return;
         const forgotten = error instanceof StoreError && error.code === "compacted";
         if (!forgotten) log.error({ err: error }, "the snapshot could not be built; trying again");
         onFirst();
         if (!forgotten) await delay(retryMs, undefined, { signal: stop.signal }).catch(() => undefined);
+      } finally {
+        round.abort();
       }
     }
   }
@@ -127,6 +146,8 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
   return {
     started: first.promise,
     current: () => built,
+    problemsOf,
+    compile: (resources) => compile(overlay(resources, discovery.current())),
     versionOf(revision, deadlineMs) {
       if (tried >= revision) return Promise.resolve(built && built.revision >= revision ? built.version : undefined);
       const { promise, resolve } = Promise.withResolvers<string | undefined>();
@@ -143,15 +164,24 @@ export function startReconciler({ store, fleet, log }: ReconcilerOptions): Recon
   };
 }
 
+interface Settling {
+  readonly store: Store;
+  readonly revision: bigint;
+  /** Resolves when something else is discovered. */
+  readonly discovered: Promise<void>;
+  readonly signal: AbortSignal;
+}
+
 /**
  * Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. A revocation
- * waits for nothing: who revokes a session means now.
+ * waits for nothing: who revokes a session means now. Nor does what is discovered, which has settled already.
  */
-async function settled(store: Store, revision: bigint, signal: AbortSignal): Promise<void> {
+async function settled({ store, revision, discovered, signal }: Settling): Promise<void> {
   const done = new AbortController();
   const either = AbortSignal.any([signal, done.signal]);
   let quiet: NodeJS.Timeout | undefined;
   let latest: NodeJS.Timeout | undefined;
+  void discovered.then(() => done.abort());
   try {
     for await (const { changes } of store.watch(revision, either)) {
       if (changes.some(({ name }) => isRevocationName(name))) done.abort();

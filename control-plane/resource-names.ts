@@ -13,10 +13,12 @@ export interface ParsedName {
 
 // One segment. What it may hold beyond that is for validation, which can say more than "no".
 const segment = "([A-Za-z0-9][A-Za-z0-9._-]{0,252})";
+// Groups are named where workloads are started, and there a name may have spaces inside.
+const groupSegment = "([A-Za-z0-9_-](?:[A-Za-z0-9._ -]{0,251}[A-Za-z0-9._-])?)";
 
 const patterns: readonly (readonly [Kind, RegExp])[] = [
-  ["backends", new RegExp(`^groups/${segment}/backends/${segment}$`)],
-  ["groups", new RegExp(`^groups/${segment}$`)],
+  ["backends", new RegExp(`^groups/${groupSegment}/backends/${segment}$`)],
+  ["groups", new RegExp(`^groups/${groupSegment}$`)],
   ["virtualServers", new RegExp(`^virtualServers/${segment}$`)],
   ["authPolicies", new RegExp(`^authPolicies/${segment}$`)],
   ["revocations", new RegExp(`^revocations/${segment}$`)],

@@ -2,15 +2,11 @@
 
 import { snapshotVersion } from "../../common/snapshot-digest.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { compile } from "../compiler/compile.ts";
 import { blocking, problemLine } from "../compiler/problem-text.ts";
-import { problemsOf, type Reconciler } from "../reconcile.ts";
+import { type Reconciler, snapshotBytesMax } from "../reconcile.ts";
 import { contentBytes, etagOf } from "../store/content.ts";
 import { type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
 import { AdminError, problemsError } from "./errors.ts";
-
-/** What a proxy takes in one message, with room for the envelope (it accepts 32 MiB). */
-const snapshotBytesMax = 16 * 1024 * 1024;
 
 // Edits run one after the other; more than this waiting means that somebody loops.
 const waitingMax = 100;
@@ -50,10 +46,10 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
     const present = await store.list();
     const changes = plan(present);
     const preview = previewOf(present, changes);
-    const problems = problemsOf(preview.resources);
+    const problems = reconciler.problemsOf(preview.resources);
     const faults = blocking(problems);
     if (faults.length > 0) throw problemsError(onProblems, faults);
-    const compiled = compile(preview.resources);
+    const compiled = reconciler.compile(preview.resources);
     if (compiled.bytes > snapshotBytesMax) throw tooLarge(compiled.bytes);
     const touched = new Set(preview.changes.map(({ name }) => name));
     const warnings = [...problems, ...compiled.warnings].filter(({ resource = "" }) => resource === "" || touched.has(resource));

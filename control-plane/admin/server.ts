@@ -13,12 +13,14 @@ import {
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
+import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import { isRevocationName, parseName } from "../resource-names.ts";
 import type { Change, Changed, Listing, Store } from "../store/store.ts";
 import type { Edited, Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { pageOf } from "./pages.ts";
+import { providersResponse } from "./providers.ts";
 import { checkName, checkResources } from "./requests.ts";
 import { createRevoker, listSessions } from "./sessions.ts";
 import { streamProxies, streamResources } from "./watch.ts";
@@ -30,6 +32,7 @@ export interface AdminOptions {
   readonly store: Store;
   readonly fleet: Fleet;
   readonly editor: Editor;
+  readonly discovery: Pick<Discovery, "status" | "current">;
   readonly log: Log;
   /** Why writes are refused; undefined when they are not. Dry runs always work, and so does what concerns sessions. */
   readonly readOnlyReason: string | undefined;
@@ -40,7 +43,7 @@ export interface AdminOptions {
 
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
-  const { store, fleet, editor, log, readOnlyReason = "", nowMs, stopping } = options;
+  const { store, fleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
   let watchers = 0;
 
   function checkWritable(validateOnly: boolean): void {
@@ -120,6 +123,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     watchResources: watching((call, signal) => streamResources(store, call, signal)),
     listProxies: answering(async () => ({ proxies: fleet.proxies(), targetVersion: fleet.target()?.version ?? "" })),
     watchProxies: watching((call, signal) => streamProxies(fleet, call, signal)),
+    listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),
     revokeSessions: answering(createRevoker({ editor, nowMs })),
     listSessions: answering(async (request) => {
       const { sessions, missing, unable, hasMore } = await listSessions(fleet, request);

@@ -22,12 +22,14 @@ export interface LoadOptions {
   readonly file: string;
   /** The text is a part of a larger set, as for `vmcpctl apply`: references to what it does not declare are not reported. */
   readonly partial?: boolean;
+  /** Discovery may know groups and backends that are not declared: what is missing is no error. */
+  readonly discovery?: boolean;
 }
 
 const problemsMax = 100; // nobody reads more, and each costs a look at its line
 
 /** Never throws, and takes less than half a second for any input. Bytes must be UTF-8. */
-export function loadConfig(input: string | Uint8Array, { file, partial = false }: LoadOptions): LoadResult {
+export function loadConfig(input: string | Uint8Array, { file, partial = false, discovery = false }: LoadOptions): LoadResult {
   const { text, fault } = readText(input);
   if (fault !== undefined) {
     const hidden = secretRanges(text, []);
@@ -73,7 +75,8 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false }
     if (errors) faulty.add(plain);
     else resources.push(...result.resources);
   }
-  for (const problem of [...referenceProblems(declared, partial), ...resources.flatMap(effectsOf)]) {
+  const discovered = discovery ? new Set<string>() : undefined;
+  for (const problem of [...referenceProblems(declared, { isPartial: partial, discovered }), ...resources.flatMap(effectsOf)]) {
     const plain = owners.get(problem.resource ?? "");
     const path = plain === undefined ? problem.path : pathInDocument(problem, plain);
     // What a faulty declaration lacks may stand there, misread.

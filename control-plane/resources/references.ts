@@ -14,8 +14,14 @@ export interface Declared {
   readonly part: unknown;
 }
 
-/** `isPartial`: more is declared elsewhere, so what is missing here may be there. */
-export function referenceProblems(all: readonly Declared[], isPartial: boolean): Problem[] {
+export interface ReferenceOptions {
+  /** More is declared elsewhere, so what is missing here may be there. */
+  readonly isPartial: boolean;
+  /** Discovery runs: the groups that it knows right now. A group may have backends that nobody declared, so those that are missing are no error. */
+  readonly discovered?: ReadonlySet<string> | undefined;
+}
+
+export function referenceProblems(all: readonly Declared[], { isPartial, discovered }: ReferenceOptions): Problem[] {
   const groups = namesOf(all, "group", "groups/");
   const policies = namesOf(all, "authPolicy", "authPolicies/");
   const problems: Problem[] = [];
@@ -36,16 +42,17 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
     const report = reporter(name, problems);
     const value = part as VirtualServerPart;
     const hasOwn = (value.backends ?? []).length > 0;
-    if (value.groupRef !== undefined && !hasOwn && !groups.has(value.groupRef) && !isPartial) {
+    const isKnown = value.groupRef === undefined || groups.has(value.groupRef) || discovered?.has(value.groupRef);
+    if (value.groupRef !== undefined && !hasOwn && !isKnown && !isPartial) {
+      const group = `group ${JSON.stringify(value.groupRef)} is not declared`;
       const hint =
-        didYouMean(value.groupRef, groups) ??
+        didYouMean(value.groupRef, [...groups, ...(discovered ?? [])]) ??
         "declare its backends under backends:, or start a discovery provider that knows the group";
-      report(
-        "warning",
-        ["groupRef"],
-        `group ${JSON.stringify(value.groupRef)} is not declared here, so it has no backends unless discovery finds them`,
-        hint,
-      );
+      const message =
+        discovered === undefined
+          ? `${group} here, so it has no backends unless discovery finds them`
+          : `${group}, and no discovery provider knows it yet`;
+      report("warning", ["groupRef"], message, hint);
     }
     if (value.authPolicyRef !== undefined && !policies.has(value.authPolicyRef) && !isPartial) {
       report(
@@ -56,9 +63,9 @@ export function referenceProblems(all: readonly Declared[], isPartial: boolean):
       );
     }
     const members = membersOf(value, all, isPartial);
-    if (members !== undefined) workloadProblems(value, members, hasOwn, report);
+    if (members !== undefined) workloadProblems({ value, members, hasOwn, mayGrow: discovered !== undefined && !hasOwn }, report);
   }
-  if (!isPartial) problems.push(...policyProblems(all));
+  if (!isPartial) problems.push(...policyProblems(all, discovered !== undefined));
   return problems;
 }
 
@@ -79,13 +86,22 @@ function reporter(resource: string, problems: Problem[]): Report {
 // Looking for what was meant costs names × names, and nobody reads more.
 const explainedMax = 50;
 
-function workloadProblems(value: VirtualServerPart, members: ReadonlySet<string>, hasOwn: boolean, report: Report): void {
+interface Membership {
+  readonly value: VirtualServerPart;
+  readonly members: ReadonlySet<string>;
+  /** They are the virtual server's own and not a group's. */
+  readonly hasOwn: boolean;
+  /** Discovery may find others. */
+  readonly mayGrow: boolean;
+}
+
+function workloadProblems({ value, members, hasOwn, mayGrow }: Membership, report: Report): void {
   const unknown = workloadsNamed(value).filter(([, workload]) => !members.has(workload));
   for (const [path, workload] of unknown.slice(0, explainedMax)) {
     const message = hasOwn
       ? `no backend is named ${JSON.stringify(workload)}`
       : `group ${JSON.stringify(value.groupRef)} has no backend ${JSON.stringify(workload)}`;
-    report("error", path, message, meantHint(workload, members));
+    report(mayGrow ? "warning" : "error", path, message, meantHint(workload, members));
   }
 }
 
@@ -94,7 +110,7 @@ function meantHint(workload: string, members: ReadonlySet<string>): string {
 }
 
 /** A policy may name what only one of its virtual servers has; a name that none of them has is a credential for nobody. */
-function policyProblems(all: readonly Declared[]): Problem[] {
+function policyProblems(all: readonly Declared[], mayGrow: boolean): Problem[] {
   const problems: Problem[] = [];
   const users = Map.groupBy(
     all.flatMap(({ kind, part }) => (kind === "virtualServer" && part ? [part as VirtualServerPart] : [])),
@@ -110,7 +126,7 @@ function policyProblems(all: readonly Declared[]): Problem[] {
     const report = reporter(name, problems);
     for (const workload of unknown.slice(0, explainedMax)) {
       const message = `no virtual server with this policy has a backend ${JSON.stringify(workload)}`;
-      report("error", ["outgoingAuth", "backends", workload], message, meantHint(workload, members));
+      report(mayGrow ? "warning" : "error", ["outgoingAuth", "backends", workload], message, meantHint(workload, members));
     }
   }
   return problems;

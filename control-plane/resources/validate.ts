@@ -9,13 +9,18 @@ import { groupName, plainName } from "./schema/fields.ts";
 export interface ValidateOptions {
   /** More is declared elsewhere: references to what is not in the set are not reported. Default false. */
   readonly partial?: boolean;
+  /** Groups that discovery knows. Undefined: it does not run. */
+  readonly discovered?: ReadonlySet<string> | undefined;
 }
 
 /**
  * All problems of a whole set of resources: each by itself, and their references to each other. Never throws.
  * Every problem names its resource; paths are those of the spec as proto JSON, which is the YAML's.
  */
-export function validateResources(resources: readonly Resource[], { partial = false }: ValidateOptions = {}): Problem[] {
+export function validateResources(
+  resources: readonly Resource[],
+  { partial = false, discovered }: ValidateOptions = {},
+): Problem[] {
   const problems: Problem[] = [];
   const declared: Declared[] = [];
   const names = new Set<string>();
@@ -49,7 +54,7 @@ export function validateResources(resources: readonly Resource[], { partial = fa
     problems.push(...inspected.problems.map((problem) => ({ ...problem, resource: resource.name })));
     declared.push({ name: resource.name, kind, part: inspected.part });
   }
-  return [...problems, ...referenceProblems(declared, partial)].map(printable);
+  return [...problems, ...referenceProblems(declared, { isPartial: partial, discovered })].map(printable);
 }
 
 const patterns = {

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIrwDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCJUChNMaXN0UHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiVQoUV2F0Y2hQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSKVAQoVUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDgoGaXNzdWVyGAIgASgJEg8KB3N1YmplY3QYAyABKAkSCwoDYWxsGAQgASgIEhYKDnZpcnR1YWxfc2VydmVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAcgASgIIkkKFlJldm9rZVNlc3Npb25zUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAQSDwoHdmVyc2lvbhgCIAEoCRIMCgRuYW1lGAMgASgJImEKE0xpc3RTZXNzaW9uc1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkSDwoHc3ViamVjdBgCIAEoCRISCgprZXlfcHJlZml4GAMgASgJEg0KBWxpbWl0GAQgASgFInsKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEjAKCHNlc3Npb25zGAEgAygLMh4udm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbkluZm8SDwoHbWlzc2luZxgCIAMoCRIOCgZ1bmFibGUYAyADKAkSEAoIaGFzX21vcmUYBCABKAgiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKsEBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBjLxBwoMQWRtaW5TZXJ2aWNlEl0KDkFwcGx5UmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USVAoLR2V0UmVzb3VyY2USIS52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXNwb25zZRJaCg1MaXN0UmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1Jlc3BvbnNlEl0KDkRlbGV0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVzcG9uc2USXwoOV2F0Y2hSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXNwb25zZTABElQKC0xpc3RQcm94aWVzEiEudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1JlcXVlc3QaIi52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVzcG9uc2USWQoMV2F0Y2hQcm94aWVzEiIudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXNwb25zZTABEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USXQoOUmV2b2tlU2Vzc2lvbnMSJC52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRJXCgxMaXN0U2Vzc2lvbnMSIi52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEloKDUdldFNlcnZlckluZm8SIy52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIrwDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCJUChNMaXN0UHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiVQoUV2F0Y2hQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSLJAQoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIrCgVzdGF0ZRgCIAEoDjIcLnZtY3AuYWRtaW4udjEuUHJvdmlkZXJTdGF0ZRIMCgR1c2VkGAMgASgIEjAKDHN1Y2Nlc3NfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEQoJd29ya2xvYWRzGAYgASgNEg4KBmdyb3VwcxgHIAEoDRIQCghwcm9ibGVtcxgIIAMoCSIxChRMaXN0UHJvdmlkZXJzUmVxdWVzdBIZChFpbmNsdWRlX3Jlc291cmNlcxgBIAEoCCJyChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKgoJcHJvdmlkZXJzGAEgAygLMhcudm1jcC5hZG1pbi52MS5Qcm92aWRlchItCglyZXNvdXJjZXMYAiADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlIpUBChVSZXZva2VTZXNzaW9uc1JlcXVlc3QSDwoHc2Vzc2lvbhgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRILCgNhbGwYBCABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBSABKAkSDgoGcmVhc29uGAYgASgJEhUKDXZhbGlkYXRlX29ubHkYByABKAgiSQoWUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkiYQoTTGlzdFNlc3Npb25zUmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRIPCgdzdWJqZWN0GAIgASgJEhIKCmtleV9wcmVmaXgYAyABKAkSDQoFbGltaXQYBCABKAUiewoUTGlzdFNlc3Npb25zUmVzcG9uc2USMAoIc2Vzc2lvbnMYASADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIPCgdtaXNzaW5nGAIgAygJEg4KBnVuYWJsZRgDIAMoCRIQCghoYXNfbW9yZRgEIAEoCCIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCKIAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEhgKEHNvZnR3YXJlX3ZlcnNpb24YASABKAkSEQoJc3RvcmVfdWlkGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEhYKDnRhcmdldF92ZXJzaW9uGAQgASgJEhgKEHJlYWRfb25seV9yZWFzb24YBSABKAkqwQEKClByb3h5U3RhdGUSGwoXUFJPWFlfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQUk9YWV9TVEFURV9OT1RfU0VOVBABEhcKE1BST1hZX1NUQVRFX1BFTkRJTkcQAhIWChJQUk9YWV9TVEFURV9TWU5DRUQQAxIVChFQUk9YWV9TVEFURV9TVEFMRRAEEhYKElBST1hZX1NUQVRFX05BQ0tFRBAFEhwKGFBST1hZX1NUQVRFX0RJU0NPTk5FQ1RFRBAGKnwKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFQUk9WSURFUl9TVEFURV9PSxABEhgKFFBST1ZJREVSX1NUQVRFX1NUQUxFEAISGgoWUFJPVklERVJfU1RBVEVfRkFJTElORxADMs0ICgxBZG1pblNlcnZpY2USXQoOQXBwbHlSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXNwb25zZRJUCgtHZXRSZXNvdXJjZRIhLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlc3BvbnNlEloKDUxpc3RSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVzcG9uc2USXQoORGVsZXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXNwb25zZRJfCg5XYXRjaFJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1Jlc3BvbnNlMAESVAoLTGlzdFByb3hpZXMSIS52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXNwb25zZRJZCgxXYXRjaFByb3hpZXMSIi52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1Jlc3BvbnNlMAESSwoITGlzdFZpZXcSHi52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVxdWVzdBofLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXNwb25zZRJaCg1MaXN0UHJvdmlkZXJzEiMudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEl0KDlJldm9rZVNlc3Npb25zEiQudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVzcG9uc2USVwoMTGlzdFNlc3Npb25zEiIudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -676,6 +676,126 @@ export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*
   messageDesc(file_vmcp_admin_v1_admin, 18);
 
 /**
+ * One discovery provider.
+ *
+ * @generated from message vmcp.admin.v1.Provider
+ */
+export type Provider = Message<"vmcp.admin.v1.Provider"> & {
+  /**
+   * `toolhive`, `toolhive-files`, `file` and the like.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * How it stands.
+   *
+   * @generated from field: vmcp.admin.v1.ProviderState state = 2;
+   */
+  state: ProviderState;
+
+  /**
+   * What it sees counts. False for one that only stands in for another while that one works.
+   *
+   * @generated from field: bool used = 3;
+   */
+  used: boolean;
+
+  /**
+   * When it last saw something; absent when never.
+   *
+   * @generated from field: google.protobuf.Timestamp success_time = 4;
+   */
+  successTime?: Timestamp | undefined;
+
+  /**
+   * Why it fails, or is not believed yet; empty when it works.
+   *
+   * @generated from field: string error = 5;
+   */
+  error: string;
+
+  /**
+   * Backends that it shows.
+   *
+   * @generated from field: uint32 workloads = 6;
+   */
+  workloads: number;
+
+  /**
+   * Groups that it shows.
+   *
+   * @generated from field: uint32 groups = 7;
+   */
+  groups: number;
+
+  /**
+   * What was left out or renamed, and why; at most 20 lines.
+   *
+   * @generated from field: repeated string problems = 8;
+   */
+  problems: string[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.Provider.
+ * Use `create(ProviderSchema)` to create a new message.
+ */
+export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 19);
+
+/**
+ * All providers.
+ *
+ * @generated from message vmcp.admin.v1.ListProvidersRequest
+ */
+export type ListProvidersRequest = Message<"vmcp.admin.v1.ListProvidersRequest"> & {
+  /**
+   * The discovered groups and backends too.
+   *
+   * @generated from field: bool include_resources = 1;
+   */
+  includeResources: boolean;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListProvidersRequest.
+ * Use `create(ListProvidersRequestSchema)` to create a new message.
+ */
+export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 20);
+
+/**
+ * In the order of their precedence.
+ *
+ * @generated from message vmcp.admin.v1.ListProvidersResponse
+ */
+export type ListProvidersResponse = Message<"vmcp.admin.v1.ListProvidersResponse"> & {
+  /**
+   * In the order of their precedence.
+   *
+   * @generated from field: repeated vmcp.admin.v1.Provider providers = 1;
+   */
+  providers: Provider[];
+
+  /**
+   * Discovered groups and backends, sorted by name; also those that a declared one of the same name replaces. They are not in the
+   * store, so they have no revision. Only when asked for.
+   *
+   * @generated from field: repeated vmcp.resource.v1.Resource resources = 2;
+   */
+  resources: Resource[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListProvidersResponse.
+ * Use `create(ListProvidersResponseSchema)` to create a new message.
+ */
+export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 21);
+
+/**
  * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
  *
  * @generated from message vmcp.admin.v1.RevokeSessionsRequest
@@ -736,7 +856,7 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
  * Use `create(RevokeSessionsRequestSchema)` to create a new message.
  */
 export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 22);
 
 /**
  * What was made.
@@ -771,7 +891,7 @@ export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsRespon
  * Use `create(RevokeSessionsResponseSchema)` to create a new message.
  */
 export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * Which sessions to list. The filters hold together.
@@ -813,7 +933,7 @@ export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> &
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 21);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * As the proxies reported.
@@ -855,7 +975,7 @@ export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse">
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 22);
+  messageDesc(file_vmcp_admin_v1_admin, 25);
 
 /**
  * Nothing to say.
@@ -870,7 +990,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 23);
+  messageDesc(file_vmcp_admin_v1_admin, 26);
 
 /**
  * Who answers.
@@ -919,7 +1039,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 24);
+  messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
  * How a proxy stands to what it should run.
@@ -989,6 +1109,54 @@ export type ProxyState = (typeof ProxyState)[keyof typeof ProxyState] | UnknownE
  */
 export const ProxyStateSchema: GenEnum<ProxyState> = /*@__PURE__*/
   enumDesc(file_vmcp_admin_v1_admin, 0);
+
+/**
+ * How a discovery provider stands.
+ *
+ * @generated from enum vmcp.admin.v1.ProviderState
+ */
+export const ProviderState = {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: PROVIDER_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * What it shows is what it saw last.
+   *
+   * @generated from enum value: PROVIDER_STATE_OK = 1;
+   */
+  OK: 1,
+
+  /**
+   * It shows what it saw earlier: it fails since, or saw so much less that it is asked again before it is believed.
+   *
+   * @generated from enum value: PROVIDER_STATE_STALE = 2;
+   */
+  STALE: 2,
+
+  /**
+   * It has seen nothing yet.
+   *
+   * @generated from enum value: PROVIDER_STATE_FAILING = 3;
+   */
+  FAILING: 3,
+} as const;
+
+/**
+ * How a discovery provider stands.
+ *
+ * @generated from enum vmcp.admin.v1.ProviderState
+ */
+export type ProviderState = (typeof ProviderState)[keyof typeof ProviderState] | UnknownEnum;
+
+/**
+ * Describes the enum vmcp.admin.v1.ProviderState.
+ */
+export const ProviderStateSchema: GenEnum<ProviderState> = /*@__PURE__*/
+  enumDesc(file_vmcp_admin_v1_admin, 1);
 
 /**
  * Declared resources, and what the proxies made of them.
@@ -1076,6 +1244,16 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof ListViewRequestSchema;
     output: typeof ListViewResponseSchema;
+  },
+  /**
+   * Where backends come from that nobody declared: the discovery providers that run, and what they see.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.ListProviders
+   */
+  listProviders: {
+    methodKind: "unary";
+    input: typeof ListProvidersRequestSchema;
+    output: typeof ListProvidersResponseSchema;
   },
   /**
    * Ends client sessions on every proxy, for good. It operates and does not configure, so a read-only control plane does it too.
