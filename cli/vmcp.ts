@@ -18,12 +18,24 @@ const program = new Command("vmcp")
     if (command.opts().debug) process.env.VMCP_LOG_LEVEL = "debug";
   });
 
+const discovery = (usual: string) =>
+  new Option(
+    "--discovery <name...>",
+    `who finds backends, first ones win: toolhive, toolhive-files, file, none (default: ${usual})`,
+  );
+const discoveryFile = () =>
+  new Option(
+    "--discovery-file <path>",
+    "file or directory of groups and backends, or a desktop client's mcpServers JSON; followed",
+  );
 const config = () => new Option("-c, --config <file>", "configuration file").makeOptionMandatory();
 
 listening(program.command("serve").description("serve a configuration file: control plane and proxy in one process"))
   .addOption(config())
   .option("--enable-audit", "write an audit log")
   .option("--admin-listen <host:port>", "where vmcpctl reaches this process; without it 127.0.0.1:7400 or any free port")
+  .addOption(discovery("toolhive and toolhive-files, when a groupRef has no backends in the file"))
+  .addOption(discoveryFile())
   .action(async (options) => (await import("./vmcp/serve.ts")).serve(options));
 
 program
@@ -31,6 +43,8 @@ program
   .description("run a control plane")
   .option("--listen <host:port>", "address of the admin API and of the snapshot streams", "127.0.0.1:7400")
   .option("--data <file>", "SQLite file of what is declared, or :memory:", "vmcp.db")
+  .addOption(discovery("none"))
+  .addOption(discoveryFile())
   .action(async (options) => (await import("./vmcp/control-plane.ts")).controlPlane(options));
 
 listening(program.command("proxy").description("run a proxy"))
@@ -58,7 +72,7 @@ program
 program
   .command("init")
   .description("write a commented starter file")
-  .option("--group <name>", "group that the file refers to")
+  .option("--group <name>", "group that the file refers to; without --from its workloads are looked up in ToolHive")
   .option("--from <mcp.json>", "take the servers from the mcpServers JSON of a desktop client")
   .option("-o, --output <file>", "where to write (default: standard output)")
   .option("--force", "overwrite the file")

@@ -29,7 +29,7 @@ const program = new Command("vmcpctl")
 
 program
   .command("get <kind> [name]")
-  .description("list what is declared, or tools, prompts and resources as clients see them")
+  .description("list what is declared and discovered, or tools, prompts and resources as clients see them")
   .addOption(format())
   .addOption(group())
   .option("--virtual-server <name>", "only what this virtual server shows")

@@ -17,8 +17,13 @@ export interface ConfigFile {
 const pollMs = 250;
 const fileBytesMax = 16 * 1024 * 1024; // the loader has a lower bound, and says more
 
+export interface ReadOptions {
+  /** Whether it runs: always, or when a group has no backends otherwise. Asked for, it may know what the file does not declare. */
+  readonly discovery: "asked" | "as needed" | "off";
+}
+
 /** Never throws: what is wrong stands in `refusal`. */
-export function readConfigFile(path: string): ConfigFile {
+export function readConfigFile(path: string, { discovery }: ReadOptions): ConfigFile {
   const nothing = { path, resources: [], virtualServers: [], warnings: [] };
   let bytes: Buffer;
   try {
@@ -27,7 +32,7 @@ export function readConfigFile(path: string): ConfigFile {
   } catch (error) {
     return { ...nothing, refusal: `${path} can't be read: ${(error as NodeJS.ErrnoException).code}` };
   }
-  const { resources, problems } = loadConfig(bytes, { file: path });
+  const { resources, problems } = loadConfig(bytes, { file: path, discovery: discovery === "asked" });
   const serious = blocking(problems);
   if (serious.length > 0) {
     const verdict = hasErrors(problems)
@@ -35,16 +40,18 @@ export function readConfigFile(path: string): ConfigFile {
       : `${path} asks for protection that this version does not have, so it is not served`;
     return { ...nothing, refusal: `${verdict}\n\n${formatReport(serious)}` };
   }
+  // Who will look for a group says what came of it.
+  const shown = discovery === "off" ? problems : problems.filter(({ path: [key] }) => key !== "groupRef");
   const virtualServers = resources.flatMap(({ spec }) => (spec.case === "virtualServer" ? [spec.value.name] : []));
-  return { path, resources, virtualServers, warnings: problems.map(problemLine), refusal: undefined };
+  return { path, resources, virtualServers, warnings: shown.map(problemLine), refusal: undefined };
 }
 
 /**
  * Tells of every change of the file's content. Polls: editors and config maps replace files in ways that a watch on one
  * inode does not see.
  */
-export function watchConfigFile(path: string, onChange: (file: ConfigFile) => void): Disposable {
-  const listener = (): void => onChange(readConfigFile(path));
+export function watchConfigFile(path: string, options: ReadOptions, onChange: (file: ConfigFile) => void): Disposable {
+  const listener = (): void => onChange(readConfigFile(path, options));
   watchFile(path, { interval: pollMs, bigint: true }, listener);
   return { [Symbol.dispose]: () => unwatchFile(path, listener) };
 }

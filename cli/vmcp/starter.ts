@@ -2,8 +2,15 @@
 import { stringify } from "yaml";
 import type { DesktopServer } from "../../control-plane/index.ts";
 
-/** A whole configuration file. Without `servers` its backends are an example in comments. */
-export function starterText(group: string, servers: readonly DesktopServer[] | undefined): string {
+export interface StarterBackends {
+  /** To be listed. Undefined: none, and an example stands there in comments. */
+  readonly servers?: readonly DesktopServer[] | undefined;
+  /** What is discovered right now; stands there in comments, because it is found live. */
+  readonly found?: readonly DesktopServer[] | undefined;
+}
+
+/** A whole configuration file. */
+export function starterText(group: string, { servers, found = [] }: StarterBackends): string {
   const name = `${
     group
       .replaceAll(" ", "-")
@@ -20,7 +27,7 @@ name: ${JSON.stringify(name)}
 # The group whose servers are aggregated. With backends listed below, only those are.
 groupRef: ${JSON.stringify(group)}
 
-${backendsText(servers)}
+${servers === undefined && found.length > 0 ? backendsText(found, foundTitle) : backendsText(servers)}
 # Who may call. anonymous lets everybody in who reaches the port, which is this machine only unless --host says otherwise.
 incomingAuth:
   type: anonymous
@@ -56,7 +63,7 @@ operational:
 `;
 }
 
-const example = `# The servers. Remove the # and edit, or let a discovery provider find those of the group.
+const example = `# The servers. Remove the # and edit, or let those of the group be found by discovery.
 # backends:
 #   - name: github # letters, digits, '.', '_' and '-'; tools are listed as github_<tool>
 #     url: http://127.0.0.1:3001/mcp
@@ -67,7 +74,10 @@ const example = `# The servers. Remove the # and edit, or let a discovery provid
 #     env: { API_KEY: "env:API_KEY" } # taken from the environment of vmcp
 `;
 
-function backendsText(servers: readonly DesktopServer[] | undefined): string {
+const foundTitle = `# These servers were found in the group when this file was written. They need not be listed: as long as nothing is, the group's
+# servers are found while vmcp runs, those that come later too. Remove the # to have just these.`;
+
+function backendsText(servers: readonly DesktopServer[] | undefined, title = "# The servers."): string {
   if (servers === undefined) return example;
   const hasAny = servers.some(({ isDisabled }) => !isDisabled);
   const blocks = servers.map(({ entry, comments, isDisabled }) => {
@@ -76,5 +86,5 @@ function backendsText(servers: readonly DesktopServer[] | undefined): string {
     const lines = text.trimEnd().split("\n");
     return notes + lines.map((line) => `  ${isDisabled ? "# " : ""}${line}\n`).join("");
   });
-  return `# The servers.\n${hasAny ? "backends:" : "# backends:"}\n${blocks.join("")}`;
+  return `${title}\n${hasAny ? "backends:" : "# backends:"}\n${blocks.join("")}`;
 }

@@ -8,6 +8,7 @@ import { toYaml } from "./documents.ts";
 import { isResourceKind, parseTarget } from "./kinds.ts";
 import { find, listAll } from "./lookup.ts";
 import type { Output } from "./output.ts";
+import { discoveredResources, withDiscovered } from "./providers.ts";
 import { proxyStatus } from "./proxies.ts";
 import { backendTable } from "./resource-tables.ts";
 import { plainLines, table } from "./table.ts";
@@ -51,7 +52,9 @@ function headerOf({ name, revision, etag, createTime, updateTime }: Resource): s
 async function relationsOf(resource: Resource, connection: Connection): Promise<string> {
   const { resources } = await listAll(connection, "");
   const { proxies } = await connection.admin.listProxies({}, connection.deadline());
-  const rows = backendRows(resources, proxies).filter(({ name }) => belongs(name, resource));
+  const rows = backendRows(withDiscovered(resources, await discoveredResources(connection)), proxies).filter(({ name }) =>
+    belongs(name, resource),
+  );
   const users = resources.filter((other) => refersTo(other, resource)).map(({ name }) => name);
   const used = users.length > 0 ? `\nUsed by:   ${users.join(", ")}\n` : "";
   if (rows.length === 0) return used;

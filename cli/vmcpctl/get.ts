@@ -9,6 +9,7 @@ import { toYaml } from "./documents.ts";
 import { isResourceKind, parseTarget, type ResourceKind } from "./kinds.ts";
 import { type Found, find, listAll } from "./lookup.ts";
 import { type Format, json, type Output } from "./output.ts";
+import { discoveredResources, getProviders, withDiscovered } from "./providers.ts";
 import { proxyStatus } from "./proxies.ts";
 import { authPolicyTable, backendTable, groupTable, revocationTable, virtualServerTable } from "./resource-tables.ts";
 import { getView } from "./views.ts";
@@ -28,11 +29,12 @@ export async function get(
   const { kind, name } = parseTarget(what.kind, what.name);
   using connection = connect(options);
   if (kind === "proxies") return await proxyStatus({ connection, name, format: options.output, output });
+  if (kind === "providers") return await getProviders({ connection, name, format: options.output, output });
   if (!isResourceKind(kind))
     return await getView({ connection, kind, name, virtualServer: options.virtualServer, format: options.output, output });
   if (kind === "backends" && name === undefined) return await getBackends(connection, options, output);
   const found = await find(connection, { kind, name, group: options.group });
-  if (options.output === "table") output.data(await tableOf({ connection, kind, found }));
+  if (options.output === "table") output.data(await tableOf({ connection, kind, found, isAll: name === undefined }));
   else writeResources(found, { format: options.output, single: name !== undefined, output });
   return exitCodes.ok;
 }
@@ -47,7 +49,7 @@ export function writeResources(found: Found, options: { format: Format; single: 
   else output.data(json(toJson(ListResourcesResponseSchema, create(ListResourcesResponseSchema, found))));
 }
 
-/** All of them, also those that virtual servers declare inline. As YAML only what can be applied by itself. */
+/** All of them, also those that virtual servers declare inline and those that are discovered. As YAML only what can be applied by itself. */
 async function getBackends(
   connection: Connection,
   { output: format, group, virtualServer }: GetOptions,
@@ -55,9 +57,12 @@ async function getBackends(
 ): Promise<number> {
   const { resources, revision } = await listAll(connection, "");
   const { proxies } = await connection.admin.listProxies({}, connection.deadline());
+  const discovered = await discoveredResources(connection);
   const within = group === undefined ? "" : `groups/${group}/`;
   const wanted = virtualServer === undefined ? () => true : membership(resources, virtualServer);
-  const rows = backendRows(resources, proxies).filter(({ name }) => name.startsWith(within) && wanted(name));
+  const rows = backendRows(withDiscovered(resources, discovered), proxies).filter(
+    ({ name }) => name.startsWith(within) && wanted(name),
+  );
   if (format === "json") output.data(json({ backends: rows }));
   else if (format === "name") output.data(rows.map(({ name }) => `${name}\n`).join(""));
   else if (format === "table") output.data(backendTable(rows));
@@ -78,12 +83,20 @@ function membership(resources: readonly Resource[], virtualServer: string): (nam
   return (name) => name.startsWith(prefix);
 }
 
-async function tableOf(options: { connection: Connection; kind: ResourceKind; found: Found }): Promise<string> {
+interface Shown {
+  readonly connection: Connection;
+  readonly kind: ResourceKind;
+  readonly found: Found;
+  /** Nobody asked for one by its name. */
+  readonly isAll: boolean;
+}
+
+async function tableOf(options: Shown): Promise<string> {
   const { connection, kind, found } = options;
   const nowMs = Date.now();
   switch (kind) {
     case "groups":
-      return groupTable(found.resources, (await listAll(connection, "backends")).resources, nowMs);
+      return await groupsTable(options, nowMs);
     case "virtualServers":
       return virtualServerTable(found.resources, nowMs);
     case "authPolicies":
@@ -95,4 +108,12 @@ async function tableOf(options: { connection: Connection; kind: ResourceKind; fo
       return backendTable(backendRows(found.resources, proxies));
     }
   }
+}
+
+/** With what is discovered; such groups have no revision and no age, because nobody declared them. */
+async function groupsTable({ connection, found, isAll }: Shown, nowMs: number): Promise<string> {
+  const discovered = await discoveredResources(connection);
+  const backends = withDiscovered((await listAll(connection, "backends")).resources, discovered);
+  const groups = discovered.filter(({ spec }) => spec.case === "group");
+  return groupTable(isAll ? withDiscovered(found.resources, groups) : found.resources, backends, nowMs);
 }

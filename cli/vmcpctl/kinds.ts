@@ -5,7 +5,7 @@ import { ExitError, exitCodes } from "../exit-codes.ts";
 export type ResourceKind = "groups" | "backends" | "virtualServers" | "authPolicies" | "revocations";
 
 /** Everything that `get` knows. */
-export type AnyKind = ResourceKind | "proxies" | "tools" | "prompts" | "resources";
+export type AnyKind = ResourceKind | "proxies" | "providers" | "tools" | "prompts" | "resources";
 
 const aliases: Readonly<Record<AnyKind, readonly string[]>> = {
   groups: ["group", "g"],
@@ -14,6 +14,7 @@ const aliases: Readonly<Record<AnyKind, readonly string[]>> = {
   authPolicies: ["authpolicy", "authpolicies", "ap"],
   revocations: ["revocation", "rv"],
   proxies: ["proxy", "px"],
+  providers: ["provider", "discovery"],
   tools: ["tool"],
   prompts: ["prompt"],
   resources: ["resource"],

@@ -8,7 +8,8 @@ export function groupTable(groups: readonly Resource[], backends: readonly Resou
   const rows = groups.map(({ name, spec, revision, createTime }) => {
     const members = backends.filter((backend) => backend.name.startsWith(`${name}/`)).length;
     const description = spec.case === "group" ? spec.value.description : "";
-    return [shortName(name), String(members), `r${revision}`, age(ms(createTime), nowMs), description];
+    const declared = revision > 0n ? `r${revision}` : "discovered";
+    return [shortName(name), String(members), declared, age(ms(createTime), nowMs), description];
   });
   return table(["NAME", "BACKENDS", "REVISION", "AGE", "DESCRIPTION"], rows);
 }
