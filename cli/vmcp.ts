@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // vmcp: runs one plane, or both on one machine. Commands load what they need when they run, so that help is quick.
+import { setFlagsFromString } from "node:v8";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
@@ -45,7 +46,12 @@ program
   .option("--data <file>", "SQLite file of what is declared, or :memory:", "vmcp.db")
   .addOption(discovery("none"))
   .addOption(discoveryFile())
-  .action(async (options) => (await import("./vmcp/control-plane.ts")).controlPlane(options));
+  .action(async (options) => {
+    // What it throws away is little and often, and V8 would let the room for that grow by 60 MB where the whole takes 130. Before
+    // the imports, because the room grows with them.
+    setFlagsFromString("--semi-space-growth-factor=1");
+    await (await import("./vmcp/control-plane.ts")).controlPlane(options);
+  });
 
 listening(program.command("proxy").description("run a proxy"))
   .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])

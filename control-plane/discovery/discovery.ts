@@ -216,7 +216,7 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
     const isUsed = member === slot.used;
     const doubted = isUsed ? slot.belief.doubted : 0;
     const isStale = failingSinceMs !== undefined || doubted > 0;
-    const doubt = doubted > 0 ? `${doubted} workloads are gone at once; they are looked for again before they leave` : "";
+    const doubt = doubted > 0 ? `much is gone at once (${doubted}); it is looked for again before it leaves` : "";
     const clashes = found.clashes.filter(({ provider }) => provider === name).map(({ message }) => message);
     const backends = isUsed ? slot.shown : (seen?.backends ?? new Map<string, Seen>());
     return {

@@ -123,6 +123,17 @@ test("a backend that a server names is one of its own, or of its group", () => {
   assert.deepEqual(problems([group, server(named)]), [], "an empty group may be filled by discovery");
 });
 
+test("where discovery runs, what nobody declared is a warning until it is found", () => {
+  const with_ = (groups: string[], ...resources: Resource[]) =>
+    validateResources(resources, { discovered: new Set(groups) }).map(({ severity, message }) => `${severity} ${message}`);
+  const named = server({ operational: { timeouts: { perWorkload: { b: "1s" } } } });
+  assert.deepEqual(with_(["team"], server()), []);
+  assert.deepEqual(with_(["other"], server()), ['warning group "team" is not declared, and no discovery provider knows it yet']);
+  assert.deepEqual(with_(["team"], group, backend("a"), named), ['warning group "team" has no backend "b"']);
+  const own = server({ operational: { timeouts: { perWorkload: { b: "1s" } } }, backends: [{ name: "a", url: "http://x" }] });
+  assert.deepEqual(with_(["team"], group, own), ['error no backend is named "b"']);
+});
+
 test("outgoing auth of a server, or of its policy, is for a backend that is there", () => {
   const outgoingAuth = { source: "inline", backends: { b: { type: "unauthenticated" } } };
   const auth = { incomingAuth: spec.incomingAuth, outgoingAuth };
