@@ -93,6 +93,10 @@ test("a failing provider is tried after 1, 2, 4 … 30 s, and shows what it saw 
   await clock.advance(100);
   assert.equal(discovery.status()[0]?.state, "ok");
   assert.equal(shown(discovery).length, 3);
+  const { tries } = a;
+  await a.fails("gone again");
+  await clock.advance(1_000);
+  assert.equal(a.tries, tries + 1, "it was well in between");
 });
 
 test("nonsense is a failure: what was seen before stays", async () => {
@@ -166,6 +170,14 @@ test("a group that loses all it had is doubted, however large the others are", a
   assert.equal(shown(discovery).filter((name) => name.startsWith("g/")).length, 2);
 });
 
+test("when more than half of everything is gone, nothing of it leaves at once", async () => {
+  const large = Array.from({ length: 10 }, (_, i) => workload(`w${i}`, { group: "large" }));
+  const { discovery, clock, a } = await running([...large, ...workloads("one", "two", "three", "four")]);
+  await a.sees(workloads("one", "two"));
+  await clock.advance(100);
+  assert.equal(shown(discovery).length, 14);
+});
+
 test("one that is stopped stays, one that is removed leaves", async () => {
   const { discovery, clock, a } = await running(workloads("one", "two"));
   const before = discovery.current();
@@ -229,6 +241,29 @@ test("one that stands in counts while the other sees nothing, without a clash", 
   );
   await clock.advance(100);
   assert.deepEqual(shown(discovery), ["g/one", "g/two"]);
+});
+
+test("when both fail, who was used last is", async () => {
+  const { discovery, use, a, b, clock } = setUp();
+  const used = use(a, { ...b, standsInFor: "a" });
+  await a.sees(workloads("one"));
+  await b.sees(workloads("one", "two"));
+  await used;
+  await a.fails("gone");
+  await clock.advance(5_000);
+  await clock.advance(100);
+  assert.deepEqual(shown(discovery), ["g/one", "g/two"]);
+  await b.fails("gone too");
+  await clock.advance(5_100);
+  await clock.advance(60_000);
+  assert.deepEqual(shown(discovery), ["g/one", "g/two"]);
+  assert.deepEqual(
+    discovery.status().map(({ isUsed, state }) => [isUsed, state]),
+    [
+      [false, "stale"],
+      [true, "stale"],
+    ],
+  );
 });
 
 test("taking over does not empty a group by accident either", async () => {

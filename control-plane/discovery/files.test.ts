@@ -1,7 +1,7 @@
 // What is particular to providers that read files: half-written ones, words of ToolHive, and lists of desktop clients.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pino } from "pino";
@@ -107,19 +107,30 @@ test("a process that dies is noticed by looking", async () => {
   await eventually("it is noticed", () => watch.latest().workloads[0]?.isRunning === false);
 });
 
-test("directories that come later, and are replaced, are followed", async () => {
+test("a directory that is replaced, as config maps are, is followed in its new place", async () => {
   await using directory = await temporaryDirectory();
   const path = join(directory.path, "backends");
-  await mkdir(path);
-  await using watch = await follow(createFileProvider({ log, path, pollMs: 100 }));
+  for (const name of ["v1", "v2"]) {
+    await mkdir(join(directory.path, name));
+    await symlink(join(directory.path, name), name === "v1" ? path : join(directory.path, "next"));
+  }
+  await writeFile(join(directory.path, "v2", "team.json"), '{"mcpServers":{"a":{"url":"http://127.0.0.1:1/mcp"}}}');
+  await using watch = await follow(createFileProvider({ log, path, pollMs: 60_000 }));
   assert.equal(watch.names(), "");
-  await mkdir(join(directory.path, "next"));
-  await writeFile(join(directory.path, "next", "team.json"), '{"mcpServers":{"a":{"url":"http://127.0.0.1:1/mcp"}}}');
-  await rm(path, { recursive: true });
   await rename(join(directory.path, "next"), path);
   await eventually("a", () => watch.names() === "a");
   await writeFile(join(path, "more.json"), '{"mcpServers":{"b":{"url":"http://127.0.0.1:2/mcp"}}}');
   await eventually("b", () => watch.names() === "a,b");
+});
+
+test("a directory that comes later is found by looking", async () => {
+  await using directory = await temporaryDirectory();
+  const fake = await toolhiveFiles(directory.path);
+  await rm(fake.paths.runConfigs, { recursive: true });
+  await using watch = await follow(createToolhiveFilesProvider({ log, paths: fake.paths, pollMs: 100 }));
+  await mkdir(fake.paths.runConfigs);
+  await fake.workload("a", { group: "g", port: 1 });
+  await eventually("a", () => watch.names() === "a");
 });
 
 test("a desktop client's list is a group named like its file; programs and what is disabled are left out", async () => {
@@ -159,6 +170,7 @@ backends:
   - { name: a, url: "http://127.0.0.1:1/mcp", metadata: { tier: x } }
   - { name: many, endpoints: [{ url: "http://127.0.0.1:2/mcp" }, { url: "http://127.0.0.1:3/mcp" }] }
   - { name: program, transport: stdio, command: rm }
+  - { name: bundled, url: "https://example.com/mcp", type: entry, caBundlePath: /etc/ca.pem }
 ---
 kind: VirtualServer
 name: v
