@@ -11,6 +11,7 @@ import { listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
 import { adminHandlers, toResourceChange } from "./admin/server.ts";
 import { createDiscovery } from "./discovery/discovery.ts";
+import { fileMemory } from "./discovery/memory.ts";
 import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";
 import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
@@ -71,7 +72,8 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   await using started = new AsyncDisposableStack();
   const store = started.use(openStore(options.dataFile, nowMs));
   const fleet = createFleet({ log });
-  const discovery = started.use(createDiscovery({ log }));
+  const memory = options.dataFile === ":memory:" ? undefined : fileMemory(`${options.dataFile}.discovered`, log);
+  const discovery = started.use(createDiscovery({ log, memory }));
   // Before anything is built: a snapshot without what is discovered would take it away from proxies that have it.
   if (options.discovery) await discovery.use(createProviders(options.discovery, log));
   const reconciler = started.use(startReconciler({ store, fleet, discovery, log }));

@@ -1,10 +1,13 @@
 // The supervisor, over providers that a test scripts and a clock that it moves.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { pino } from "pino";
+import { temporaryDirectory } from "../../test/support/processes.ts";
 import type { Clock } from "../clock.ts";
 import { createDiscovery, type Started } from "./discovery.ts";
+import { fileMemory, type Memory } from "./memory.ts";
 import { type Provider, ProviderError, type Sighting, type Workload } from "./provider.ts";
 
 const log = pino({ level: "silent" });
@@ -350,15 +353,52 @@ test("the end does not wait for a provider that hangs", async () => {
   await discovery[Symbol.asyncDispose]();
 });
 
+test("what was seen before a start counts until the provider has seen more, and large losses are doubted then too", async () => {
+  await using directory = await temporaryDirectory();
+  const memory = () => fileMemory(join(directory.path, "seen"), log);
+  const first = setUp(memory());
+  const used = first.use(first.a);
+  await first.a.sees([...workloads("one", "two"), workload("two", { url: "http://127.0.0.1:2/two" })]);
+  await used;
+  await first.discovery[Symbol.asyncDispose]();
+
+  const { discovery, use, a, clock } = setUp(memory());
+  const again = use(a);
+  await a.fails("not up yet");
+  await again;
+  assert.deepEqual(shown(discovery), ["g/one", "g/two"]);
+  assert.deepEqual(urlsOf(discovery, "two"), ["http://127.0.0.1:1/two", "http://127.0.0.1:2/two"]);
+  assert.equal(discovery.status()[0]?.state, "stale");
+  await clock.advance(1_000);
+  await a.sees([]);
+  await clock.advance(1_000);
+  assert.equal(shown(discovery).length, 2);
+  await clock.advance(5_000);
+  await a.sees([]);
+  await clock.advance(100);
+  assert.deepEqual(shown(discovery), []);
+});
+
+test("a memory that somebody spoiled is no memory", async () => {
+  await using directory = await temporaryDirectory();
+  for (const text of ["", "{", "7", '{"a":7}', '{"a":{"workloads":{}}}']) {
+    const { discovery, use, a } = setUp(fileMemory(await directory.write("seen", text), log));
+    const used = use(a);
+    await a.fails("no");
+    await used;
+    assert.deepEqual([shown(discovery), discovery.status()[0]?.state], [[], "failing"]);
+  }
+});
+
 test("a provider that runs is not started twice", async () => {
   const { use, a } = await running(workloads("one"));
   await use(a);
   assert.equal(a.tries, 1);
 });
 
-function setUp() {
+function setUp(memory?: Memory) {
   const clock = manualClock();
-  const discovery = createDiscovery({ log, clock, wallMs: () => 1, random: () => 1 });
+  const discovery = createDiscovery({ log, clock, wallMs: () => 1, random: () => 1, memory });
   const use = (...started: Started[]) => discovery.use(started);
   return { clock, discovery, use, a: scripted("a"), b: scripted("b") };
 }

@@ -4,6 +4,7 @@ import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
 import { type Clock, systemClock } from "../clock.ts";
 import { type Belief, confirmMsDefault, createBelief } from "./belief.ts";
 import { type Checked, checkSighting, type Seen } from "./checked.ts";
+import type { Memory } from "./memory.ts";
 import { type Found, merge, nothingFound } from "./merge.ts";
 import type { Provider } from "./provider.ts";
 import { startWatcher, type Watcher } from "./watcher.ts";
@@ -60,6 +61,8 @@ export interface DiscoveryOptions {
   readonly random?: () => number;
   /** Default 5 s. */
   readonly confirmMs?: number;
+  /** What was seen before this start. Default: nothing. */
+  readonly memory?: Memory | undefined;
 }
 
 /** One provider, and what it said last. */
@@ -89,7 +92,7 @@ const monotonicClock: Clock = { ...systemClock, nowMs: () => performance.now() }
 
 /** Runs nothing until it is told what to use. */
 export function createDiscovery(options: DiscoveryOptions): Discovery {
-  const { log, clock = monotonicClock, wallMs = Date.now, random = Math.random, confirmMs = confirmMsDefault } = options;
+  const { log, clock = monotonicClock, wallMs = Date.now, random = Math.random, confirmMs = confirmMsDefault, memory } = options;
   const slots: Slot[] = [];
   const feed = createChangeFeed();
   const timers = new Map<string, () => void>();
@@ -123,10 +126,19 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
       },
     });
     const member: Member = {
-      ...{ name: provider.name, watcher, seen: undefined, sightings: 0 },
+      ...{ name: provider.name, watcher, seen: remembered(provider.name), sightings: 0 },
       ...{ successTimeMs: undefined, failingSinceMs: undefined, error: "" },
     };
     slot.members.push(member);
+  }
+
+  function remembered(provider: string): Checked | undefined {
+    const sighting = memory?.recall(provider);
+    try {
+      return sighting && checkSighting(sighting);
+    } catch {
+      return undefined; // somebody wrote into it
+    }
   }
 
   function newSlot(): Slot {
@@ -157,8 +169,8 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
 
   /** The first that works. Who worked a moment ago is waited for, and who worked last is better than nobody. */
   function choose({ members, used }: Slot): Member | undefined {
-    const works = ({ seen, failingSinceMs }: Member) =>
-      seen !== undefined && (failingSinceMs === undefined || clock.nowMs() - failingSinceMs < standInAfterMs);
+    const works = ({ sightings, failingSinceMs }: Member) =>
+      sightings > 0 && (failingSinceMs === undefined || clock.nowMs() - failingSinceMs < standInAfterMs);
     return members.find(works) ?? used ?? members.find(({ seen }) => seen !== undefined);
   }
 
@@ -196,6 +208,7 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
     found = merge(next.parts);
     published = next.text;
     newest = published;
+    memory?.keep(new Map(next.parts.map(({ provider, backends }) => [provider, backends.values()])));
     const joined = found.resources.filter(({ name }) => !names.has(name)).length;
     const left = names.size + joined - found.resources.length;
     log.info({ joined, left, groups: found.groups.length, backends: found.sources.size }, "discovered something else");
@@ -215,7 +228,7 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
     const { name, seen, successTimeMs, failingSinceMs, error } = member;
     const isUsed = member === slot.used;
     const doubted = isUsed ? slot.belief.doubted : 0;
-    const isStale = failingSinceMs !== undefined || doubted > 0;
+    const isStale = failingSinceMs !== undefined || doubted > 0 || member.sightings === 0;
     const doubt = doubted > 0 ? `much is gone at once (${doubted}); it is looked for again before it leaves` : "";
     const clashes = found.clashes.filter(({ provider }) => provider === name).map(({ message }) => message);
     const backends = isUsed ? slot.shown : (seen?.backends ?? new Map<string, Seen>());
@@ -259,7 +272,7 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
       isHeld += 1;
       for (const one of added) start(one);
       const names = new Set(added.map(({ provider }) => provider.name));
-      const isAnswered = () => all().every(({ name, seen, error }) => !names.has(name) || seen !== undefined || error !== "");
+      const isAnswered = () => all().every(({ name, sightings, error }) => !names.has(name) || sightings > 0 || error !== "");
       await until(isAnswered);
       isHeld -= 1;
       for (const slot of slots) follow(slot);
@@ -272,6 +285,7 @@ export function createDiscovery(options: DiscoveryOptions): Discovery {
       for (const cancel of timers.values()) cancel();
       timers.clear();
       await Promise.all(all().map(({ watcher }) => watcher[Symbol.asyncDispose]()));
+      await memory?.settled();
     },
   };
 }

@@ -271,6 +271,31 @@ test("in a mesh: declared ones win, an unknown group is a warning, and a new ver
   await eventually("back at the version before", async () => (await live()).every((version: string) => version === before));
 });
 
+test("a control plane that starts while ToolHive is away still has what was there", async () => {
+  await using home = await temporaryDirectory();
+  await using thv = await startToolhive({ directory: home.path });
+  await using backend = await startBackend(one("work"));
+  thv.set([listed("a", backend.url)]);
+  const flags = ["--listen", "127.0.0.1:0", "--data", `${home.path}/vmcp.db`, "--discovery", "toolhive"];
+  const start = () => startVmcp(["control-plane", ...flags], { env: thv.env });
+  {
+    await using plane = await start();
+    await home.write("v.yaml", JSON.stringify(virtualServer("v", { groupRef: "my-team", backends: [] })));
+    const applied = await runVmcpctl(plane.adminAddress, ["apply", "-f", `${home.path}/v.yaml`]);
+    assert.equal(applied.code, 0, applied.stderr);
+  }
+  await thv.behave("down");
+  await using plane = await start();
+  assert.match(
+    (await runVmcpctl(plane.adminAddress, ["get", "providers"])).stdout,
+    /toolhive +STALE +yes +- +1 +1 +the ToolHive/,
+  );
+  const flagsOfProxy = ["--id", "p", "--control-plane", plane.adminAddress, "--port", "0", "--drain-delay", "0s"];
+  await using proxy = await startVmcp(["proxy", ...flagsOfProxy]);
+  await using client = await openClient(`${proxy.address}/v/mcp`);
+  await eventually("its tool", async () => (await client.toolNames()).join() === "a_work");
+});
+
 test("init shows what is in the group right now", async () => {
   await using home = await temporaryDirectory();
   await using thv = await startToolhive({ directory: home.path });
