@@ -1,4 +1,5 @@
 // Runs the providers and says what they find together. It would rather show what was true a moment ago than nothing.
+// Longer than most: who is chosen, what settles and what operators are told are one state.
 import type { Log } from "../../common/log.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
 import { type Clock, systemClock } from "../clock.ts";
