@@ -98,8 +98,15 @@ export async function startApiServer(
     const stream: Stream = {
       request,
       write: (text) => response.write(text),
-      end: () => response.end(),
-      cut: (text) => (text === undefined ? response.destroy() : response.write(text, () => response.destroy())),
+      end() {
+        streams.delete(stream);
+        response.end();
+      },
+      cut(text) {
+        streams.delete(stream);
+        if (text === undefined) response.destroy();
+        else response.write(text, () => response.destroy());
+      },
     };
     streams.add(stream);
     response.once("close", () => streams.delete(stream));
