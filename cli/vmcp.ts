@@ -22,7 +22,7 @@ const program = new Command("vmcp")
 const discovery = (usual: string) =>
   new Option(
     "--discovery <name...>",
-    `who finds backends, first ones win: toolhive, toolhive-files, file, none (default: ${usual})`,
+    `who finds backends, first ones win: toolhive, toolhive-files, docker, kubernetes, file, none (default: ${usual})`,
   );
 const discoveryFile = () =>
   new Option(

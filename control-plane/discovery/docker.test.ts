@@ -251,7 +251,7 @@ test("a change that no event told is found by the resync, which also opens the s
   await watching.sees([]);
   world.docker.containers.push(fakeContainer("a", on, running));
   await watching.sees(["team/a → http://127.0.0.1:49153/mcp"]);
-  assert.ok(world.docker.requests.filter(isEvents).length > 1);
+  await eventually("the stream is opened anew", () => world.docker.requests.filter(isEvents).length > 1);
   await eventually("one stream, the others closed", () => world.docker.eventStreams().length === 1);
 });
 

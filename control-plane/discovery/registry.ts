@@ -1,7 +1,9 @@
 // Which discovery providers there are.
 import type { Log } from "../../common/log.ts";
 import type { Started } from "./discovery.ts";
+import { createDockerProvider } from "./docker.ts";
 import { createFileProvider } from "./file.ts";
+import { createKubernetesProvider } from "./kubernetes.ts";
 import type { Provider, ProviderOptions } from "./provider.ts";
 import { createToolhiveProvider } from "./toolhive.ts";
 import { createToolhiveFilesProvider } from "./toolhive-files.ts";
@@ -22,6 +24,8 @@ interface Row {
 const rows = {
   toolhive: { create: createToolhiveProvider },
   "toolhive-files": { create: createToolhiveFilesProvider, standsInFor: "toolhive" },
+  docker: { create: createDockerProvider },
+  kubernetes: { create: createKubernetesProvider },
   file: { create: (options, { file = "" }) => createFileProvider({ ...options, path: file }) },
 } as const satisfies Record<string, Row>;
 
