@@ -63,10 +63,10 @@ export function createDockerProvider(options: DockerOptions): Provider {
         wasEmpty = sighting.workloads.length === 0;
         const isHeard = await bell.heard(isDoubtful ? confirmMs : startedMs + resyncMs - nowMs(), signal);
         signal.throwIfAborted();
-        isDue = !isHeard && nowMs() - startedMs >= resyncMs;
+        isDue = !isHeard && (!isDoubtful || nowMs() - startedMs >= resyncMs); // not by the clock alone: timers may be early
         if (isHeard) await sleep(settleMs, undefined, { signal });
       }
-      const isQuick = nowMs() - startedMs < Math.min(quickRoundMs, resyncMs);
+      const isQuick = events.isOver() && nowMs() - startedMs < quickRoundMs;
       quickRounds = isQuick ? quickRounds + 1 : 0;
       if (quickRounds > quickRoundsMax)
         throw new ProviderError(`Docker at ${api.address} ends its stream of events at once, again and again`);
