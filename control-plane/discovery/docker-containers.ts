@@ -194,8 +194,8 @@ function metadataOf(container: Container, labels: Readonly<Record<string, string
   );
 }
 
-const labelsMax = 32;
-const labelCharsMax = 256;
+const labelsMax = 16;
+const labelCharsMax = 128;
 const settings = new Set(["enable", "group", "name", "port", "path", "transport", "network"].map((name) => `vmcp.${name}`));
 
 function portOf(text: string | undefined): number | undefined {

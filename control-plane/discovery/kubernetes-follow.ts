@@ -33,7 +33,7 @@ export interface FollowOptions {
 }
 
 const quickMs = 1_000;
-const quickRoundsMax = 5;
+const quickRoundsMax = 4;
 const pauseMs = 200;
 
 export function followKind(kind: Kind, { api, signal, onChange, nowMs, absentMs }: FollowOptions): Follower {

@@ -262,8 +262,8 @@ function metadataOf(
   );
 }
 
-const annotationsMax = 32;
-const annotationCharsMax = 256;
+const annotationsMax = 16;
+const annotationCharsMax = 128;
 const settings = new Set(["enable", "group", "port", "path", "transport"].map((name) => `vmcp.${name}`));
 
 function isOfKubernetes(key: string): boolean {
