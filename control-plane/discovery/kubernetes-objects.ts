@@ -1,4 +1,4 @@
-// What objects of Kubernetes say → workloads and groups. No I/O.
+// What objects of Kubernetes say → workloads and groups. No I/O. Long because all five kinds stand here, side by side to compare.
 import { z } from "zod";
 import { groupName, plainName } from "../resources/schema/fields.ts";
 import type { Complaint } from "./complaints.ts";
