@@ -1,4 +1,5 @@
 // One proxy's HTTP side: its sessions, its server, and how it stops. What it serves is given to it.
+// Longer than most files here: what is opened here must be closed here, in the order that loses no call.
 import { randomUUID } from "node:crypto";
 import { createServer, type RequestListener, type Server } from "node:http";
 import { type AddressInfo, isIP } from "node:net";

@@ -1,4 +1,5 @@
 // One MCP server behind us: its catalog, its breaker, and one session with it per client session.
+// Longer than most files here, because a quarter of it is the words in which the rest of the proxy speaks to a backend.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { Backend as BackendSpec } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";

@@ -5,6 +5,8 @@
 // Calls are not run inside opossum, which knows success and failure only, and would be told of a call's beginning. It is told how each
 // call that counts has ended. Measured reasons: it counts what its errorFilter lets pass as a success, so that a 401 closes it; it
 // closes on the first success, whenever that call began; and its own semaphore is released before the work ends.
+//
+// Longer than most files here: all of it reads and writes one state, and what is a rule without state is in `breaker-rules.ts`.
 import { EventEmitter } from "node:events";
 import CircuitBreaker from "opossum";
 import {

@@ -1,28 +1,16 @@
 // Users' tokens in Redis, for any number of proxies. Nothing there is of use to whoever reads it: keys are keyed hashes, and values
 // are sealed together with their key, so that none can be put in another's place.
 import { createHash, randomBytes } from "node:crypto";
-import type { Log } from "../../common/log.ts";
-import { createSealer, type Keys } from "../mcp/seal.ts";
-import type { RedisAddress } from "../redis/address.ts";
+import { createSealer } from "../mcp/seal.ts";
 import { connectRedis, type RedisClient } from "../redis/connection.ts";
+import type { RedisTokensOptions } from "./redis-tokens.ts";
 import { parseObject } from "./token-answer.ts";
 import { lifeEndMs, lockMs, StoreDownError, type UserToken, type UserTokens, unusedMs } from "./user-tokens.ts";
 
-export interface RedisUserTokensOptions {
-  readonly address: RedisAddress;
-  readonly caFile?: string | undefined;
-  /** Before every key. */
-  readonly prefix: string;
-  readonly keys: Keys;
-  readonly log: Log;
-  /** Milliseconds since 1970. */
-  readonly nowMs: () => number;
-}
-
 const valueBytesMax = 40 * 1024;
 
-/** Connects in the background. A command takes 250 ms at most. */
-export function createRedisUserTokens(options: RedisUserTokensOptions): UserTokens {
+/** Connects in the background. A command takes 400 ms at most. */
+export function createRedisUserTokens(options: RedisTokensOptions): UserTokens {
   const { address, caFile, prefix, keys, log, nowMs } = options;
   const client = withScript(connectRedis({ address, caFile, log }));
   const sealer = createSealer(keys, "user-token", valueBytesMax);
