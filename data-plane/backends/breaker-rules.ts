@@ -1,6 +1,7 @@
 // What a breaker goes by: what the end of a call says of a backend, when that is too much, how long it is left alone, and how many
 // calls are let through again.
 import { BackendError } from "./errors.ts";
+import { createWindowCount, windowSeconds } from "./window-count.ts";
 
 /** "neutral" says nothing of the backend's health, either way. */
 export type Outcome = "success" | "failure" | "neutral";
@@ -25,7 +26,7 @@ export function isConnectionFault(error: unknown): boolean {
   return error instanceof BackendError && error.code === "unavailable" && error.cause !== undefined;
 }
 
-export const windowMs = 10_000;
+export const windowMs = windowSeconds * 1_000;
 /** Calls in the window without which no share of them says anything. */
 export const volumeMin = 20;
 export const failingShare = 0.5;
@@ -62,42 +63,20 @@ export interface Tally {
   clear(): void;
 }
 
-const slots = 10;
-const slotMs = windowMs / slots;
-
-/** Counts by the second, so what it costs does not depend on how many calls there are. */
 export function createTally(): Tally {
-  const calls = new Float64Array(slots);
-  const slow = new Float64Array(slots);
-  let callsInWindow = 0;
-  let slowInWindow = 0;
-  let current = 0; // the second that is counted now
-
-  function forget(seconds: number, now: number): void {
-    for (let second = now - seconds + 1; second <= now; second++) {
-      const slot = second % slots;
-      callsInWindow -= calls[slot] as number;
-      slowInWindow -= slow[slot] as number;
-      calls[slot] = 0;
-      slow[slot] = 0;
-    }
-    current = now;
-  }
-
+  const calls = createWindowCount();
+  const slow = createWindowCount();
   return {
     add(nowMs, isSlow) {
-      const now = Math.floor(nowMs / slotMs);
-      if (now > current) forget(Math.min(now - current, slots), now);
-      const slot = current % slots;
-      calls[slot] = (calls[slot] as number) + 1;
-      callsInWindow++;
-      if (!isSlow) return;
-      slow[slot] = (slow[slot] as number) + 1;
-      slowInWindow++;
+      calls.add(nowMs, 1);
+      slow.add(nowMs, isSlow ? 1 : 0);
     },
     get isMostlySlow() {
-      return callsInWindow >= volumeMin && slowInWindow >= callsInWindow * slowShare;
+      return calls.total >= volumeMin && slow.total >= calls.total * slowShare;
     },
-    clear: () => forget(slots, Math.max(current, slots - 1)),
+    clear() {
+      calls.clear();
+      slow.clear();
+    },
   };
 }
