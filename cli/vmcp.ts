@@ -128,7 +128,12 @@ function listening(command: Command): Command {
       parseConnections,
     )
     .option("--body-limit <bytes>", "largest request body", parseBytes, 1024 * 1024)
-    .option("--max-in-flight <number>", "refuse calls beyond so many in hand, in fair shares; 0: none", parseOptional, 0)
+    .option(
+      "--max-in-flight <number>",
+      "most calls in hand, in fair shares; the limit adapts below it; 0: none",
+      parseOptional,
+      512,
+    )
     .option("--max-streams <number>", "event streams at a time", parseBound, 10_000)
     .option("--max-connections <number>", "connections at a time", parseBound, 20_000)
     .option(

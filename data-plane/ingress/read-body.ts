@@ -17,6 +17,7 @@ export function readBody(request: IncomingMessage, bytesMax: number): Promise<Bu
     request.on("data", take);
     request.once("end", () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
     request.once("error", reject);
-    request.once("close", () => reject(new Error("the client went away")));
+    // After a whole body it comes too, and an error costs its stack.
+    request.once("close", () => request.complete || reject(new Error("the client went away")));
   });
 }

@@ -39,13 +39,11 @@ export function placeFor(
   requests: number,
 ): Place | undefined | Promise<Place | undefined> {
   const first = "message" in read ? read : undefined;
-  const name = first?.message.method === "tools/call" ? first.params.name : undefined;
-  const kind = typeof name === "string" ? name : (first?.message.method ?? "batch");
   const caller = shareOf(arrived);
   // Who is behind a proxy is not believed, but shows that there is one.
   const behind = arrived.request.headers["x-forwarded-for"];
   arrived.overload.saw(arrived.request.socket, behind === undefined ? caller : `${caller} ${behind}`);
-  const entering = arrived.overload.enter(caller, kind, requests);
+  const entering = arrived.overload.enter(caller, requests);
   if (entering instanceof Promise) return entering.then((entered) => settled(arrived, entered, first));
   return settled(arrived, entering, first);
 }

@@ -8,7 +8,7 @@ function gateOf(limit: number, options: Partial<GateOptions> = {}) {
   const gate = createGate({
     nowMs: () => clock.ms,
     utilization: () => clock.busy,
-    limit: { least: limit, most: limit, first: limit },
+    limit: { least: limit, most: limit },
     ...options,
   });
   return {
@@ -29,13 +29,12 @@ function placeOf(entered: ReturnType<Gate["enter"]>): Place {
   return entered;
 }
 
-const fill = (gate: Gate, key: string, many: number): Place[] =>
-  Array.from({ length: many }, () => placeOf(gate.enter(key, "call")));
+const fill = (gate: Gate, key: string, many: number): Place[] => Array.from({ length: many }, () => placeOf(gate.enter(key)));
 
 test("who comes alone may have all of it, and then waits for a place that gets free", async () => {
   const { gate } = gateOf(10);
   const [first] = fill(gate, "a", 10);
-  const waiting = gate.enter("a", "call");
+  const waiting = gate.enter("a");
   assert.ok(waiting instanceof Promise);
   assert.equal(gate.waiting, 1);
   gate.leave(first as Place);
@@ -43,32 +42,37 @@ test("who comes alone may have all of it, and then waits for a place that gets f
   assert.equal(gate.inFlight, 10);
 });
 
-test("nobody waits longer than 100 ms", async () => {
+test("nobody waits longer than 100 ms, nor than a look more when nobody else comes", async () => {
   const { gate, clock } = gateOf(1);
-  const held = placeOf(gate.enter("a", "call"));
-  const waiting = gate.enter("a", "call");
-  for (clock.ms = lookMs; clock.ms <= 100; clock.ms += lookMs) {
-    assert.equal(gate.waiting, 1);
-    held.looks = 0; // it works all the time
-    gate.look();
-  }
-  assert.equal(await waiting, "gateway_full");
+  const held = placeOf(gate.enter("a"));
+  const first = gate.enter("a");
+  clock.ms = 99;
+  const second = gate.enter("a");
+  assert.equal(gate.waiting, 2);
+  clock.ms = 100;
+  const third = gate.enter("a");
+  assert.equal(await first, "gateway_full");
+  clock.ms = 200;
+  gate.look();
+  assert.deepEqual([await second, await third], ["gateway_full", "gateway_full"]);
+  assert.equal(gate.waiting, 0);
+  gate.leave(held);
 });
 
-test("a line of 64 is all there is, and the next is refused at once", () => {
+test("a line of 512 is all there is, and the next is refused at once", () => {
   const { gate } = gateOf(4);
   fill(gate, "a", 4);
-  for (let i = 0; i < 64; i++) assert.ok(gate.enter("a", "call") instanceof Promise);
-  assert.equal(gate.enter("a", "call"), "gateway_full");
+  for (let i = 0; i < 512; i++) assert.ok(gate.enter("a") instanceof Promise);
+  assert.equal(gate.enter("a"), "gateway_full");
 });
 
 test("one identity has at most 30 % while another one comes too, and others get in", () => {
   const { gate } = gateOf(100);
   fill(gate, "quiet", 1);
   fill(gate, "flood", 49); // nothing is scarce yet
-  assert.equal(gate.enter("flood", "call"), "caller_over_share");
+  assert.equal(gate.enter("flood"), "caller_over_share");
   fill(gate, "quiet", 29);
-  assert.equal(gate.enter("quiet", "call"), "caller_over_share");
+  assert.equal(gate.enter("quiet"), "caller_over_share");
   fill(gate, "third", 1);
 });
 
@@ -79,12 +83,12 @@ test("a loop without idle time is scarce, however few calls there are", () => {
   pass(5 * lookMs);
   fill(gate, "quiet", 1);
   fill(gate, "flood", 30);
-  assert.equal(gate.enter("flood", "call"), "caller_over_share");
+  assert.equal(gate.enter("flood"), "caller_over_share");
 });
 
 test("an identity that is alone again has all of it", () => {
   const { gate, pass } = gateOf(100);
-  gate.leave(placeOf(gate.enter("quiet", "call")));
+  gate.leave(placeOf(gate.enter("quiet")));
   for (const place of fill(gate, "flood", 50)) gate.leave(place);
   pass(3_000);
   fill(gate, "flood", 100);
@@ -93,13 +97,13 @@ test("an identity that is alone again has all of it", () => {
 test("in a full line who has least goes first, and who has far more makes room for who has nothing", async () => {
   const { gate } = gateOf(10);
   const held = fill(gate, "flood", 10);
-  const flood = Array.from({ length: 64 }, () => gate.enter("flood", "call"));
-  const quiet = gate.enter("quiet", "call");
+  const flood = Array.from({ length: 512 }, () => gate.enter("flood"));
+  const quiet = gate.enter("quiet");
   assert.ok(quiet instanceof Promise);
-  assert.equal(await flood[63], "caller_over_share");
+  assert.equal(await flood[511], "caller_over_share");
   gate.leave(held[0] as Place);
   assert.equal(typeof (await quiet), "object");
-  assert.equal(gate.waiting, 63);
+  assert.equal(gate.waiting, 511);
 });
 
 test("a call that waits for its backend gives its place back after four looks, and is counted until it ends", () => {
@@ -157,14 +161,14 @@ for (const seed of [1, 2, 3, 4, 5])
         held.push(entered);
         if (!isFlood) quiet.served++;
       };
-      const entered = gate.enter(key, "call");
+      const entered = gate.enter(key);
       if (entered instanceof Promise) pending.push(entered.then(note));
       else note(entered);
       while (held.length > 0 && random() < 0.4) gate.leave(held.splice(Math.floor(random() * held.length), 1)[0] as Place);
       if (step % 40 === 0) gate.look();
       if (step % 10 === 0) await Promise.resolve();
       assert.ok(gate.inFlight >= 0 && gate.inFlight <= 40);
-      assert.ok(gate.waiting <= 64);
+      assert.ok(gate.waiting <= 512);
     }
     assert.ok(quiet.served / quiet.asked >= 0.999, `${quiet.served} of ${quiet.asked}`);
     for (let i = 0; i < 20; i++) {

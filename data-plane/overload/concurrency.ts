@@ -9,9 +9,6 @@ import { createWaitingLine, type WaitingLine, type WaitingLineOptions } from "./
 export interface Place {
   readonly tally: Tally;
   readonly weight: number;
-  /** What is alike in how long it takes. */
-  readonly kind: string;
-  readonly enteredMs: number;
   looks: number;
 }
 
@@ -20,7 +17,7 @@ export type CallRefusal = "caller_over_share" | "gateway_full";
 
 export interface Gate {
   /** A place at once, or why there is none, or soon one of both. A batch weighs as much as it has requests. */
-  enter(key: string, kind: string, weight?: number): Place | CallRefusal | Promise<Place | CallRefusal>;
+  enter(key: string, weight?: number): Place | CallRefusal | Promise<Place | CallRefusal>;
   /** What `enter` would say without waiting; nothing is taken. */
   refusalOf(key: string): CallRefusal | undefined;
   /** The work has ended. Safe to call again. */
@@ -51,7 +48,8 @@ export interface GateOptions {
 export const lookMs = 20;
 // A call that was seen so often waits for somebody else.
 const looksMax = 4;
-const looksPerAdapt = 5;
+// By the clock, since looks are late too.
+const adaptMs = 90;
 
 export function createGate(options: GateOptions): Gate {
   const { nowMs, utilization, onBusy } = options;
@@ -64,12 +62,13 @@ export function createGate(options: GateOptions): Gate {
   let used = 0; // the most since the limit was last adapted
   let isBusy = false;
   let lookedMs = 0;
-  let looks = 0;
-  let lateMs = 0; // the sum since then
+  let adaptedMs = 0;
+  let looks = 0; // since then
+  let lateMs = 0; // the sum
   let busy = 0;
 
-  function take(tally: Tally, kind: string, weight: number): Place {
-    const place = { tally, weight, kind, enteredMs: nowMs(), looks: 0 };
+  function take(tally: Tally, weight: number): Place {
+    const place = { tally, weight, looks: 0 };
     tally.inFlight += weight;
     inFlight += weight;
     if (inFlight > used) used = inFlight;
@@ -113,17 +112,18 @@ export function createGate(options: GateOptions): Gate {
   }
 
   return {
-    enter(key, kind, weight = 1) {
+    enter(key, weight = 1) {
       const now = nowMs();
       if (!isBusy) wake(now);
+      line.sweep(now);
       const tally = shares.of(key, now);
       const verdict = judge(tally, weight);
-      if (verdict === "in") return take(tally, kind, weight);
+      if (verdict === "in") return take(tally, weight);
       if (verdict !== "wait") return verdict;
       const entering = Promise.withResolvers<Place | CallRefusal>();
       const settle = (isIn: boolean) => {
         tally.waiting -= weight;
-        entering.resolve(isIn ? take(tally, kind, weight) : full(tally));
+        entering.resolve(isIn ? take(tally, weight) : full(tally));
       };
       if (!line.join({ tally, weight, sinceMs: now, settle })) return full(tally);
       tally.waiting += weight;
@@ -138,7 +138,6 @@ export function createGate(options: GateOptions): Gate {
     leave(place) {
       if (held.delete(place)) {
         giveBack(place);
-        limit.sample(place.kind, nowMs() - place.enteredMs);
         if (line.length > 0) letIn();
       } else if (place.looks >= looksMax) {
         place.looks = -1;
@@ -155,10 +154,13 @@ export function createGate(options: GateOptions): Gate {
         away++;
         giveBack(place);
       }
-      if (++looks % looksPerAdapt === 0) {
+      looks++;
+      if (now - adaptedMs >= adaptMs) {
         busy = utilization();
-        limit.adapt({ lateMs: lateMs / looksPerAdapt, busy, used });
+        limit.adapt({ lateMs: lateMs / looks, busy, used });
         used = inFlight;
+        adaptedMs = now;
+        looks = 0;
         lateMs = 0;
         shares.sweep(now);
       }

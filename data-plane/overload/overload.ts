@@ -1,7 +1,6 @@
 // The door of this room: what one process does so that too much work does not keep it from doing any.
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import type { Log } from "../../common/log.ts";
-import type { AdaptiveLimitOptions } from "./adaptive-limit.ts";
 import { type ComeAgain, createComeAgain } from "./come-again.ts";
 import { type CallRefusal, createGate, type Gate, lookMs, type Place } from "./concurrency.ts";
 import { type ConnectionBound, createConnectionBound } from "./connections.ts";
@@ -16,7 +15,7 @@ import { lineMost } from "./waiting-line.ts";
 export type Refusal = CallRefusal | StreamRefusal | "under_pressure";
 
 export interface OverloadOptions {
-  /** The most calls in hand at a time; the limit adapts below it, and begins at a quarter. Default 0, which is no limit. */
+  /** The most calls in hand at a time; the limit adapts below it. 0 is no limit. Default 1024. */
   readonly inFlightMax?: number | undefined;
   /** Event streams at a time. Default 10,000. */
   readonly streamsMax?: number | undefined;
@@ -62,9 +61,9 @@ const mebibyte = 1024 * 1024;
 
 /** Measures this process until it is disposed. */
 export function createOverload(options: OverloadOptions, { log, connections = createConnectionBound(0) }: Deps): Overload {
-  const isLimited = (options.inFlightMax ?? 0) > 0;
+  const { inFlightMax = 512, streamsMax = 10_000, streamsPerCallerMax = 64, streamQueueBytesMax = 64 * mebibyte } = options;
+  const isLimited = inFlightMax > 0;
   const isWatched = isLimited || options.memoryBytesMax !== undefined;
-  const { streamsMax = 10_000, streamsPerCallerMax = 64, streamQueueBytesMax = 64 * mebibyte } = options;
   const counts: Record<Refusal, number> = {
     caller_over_share: 0,
     gateway_full: 0,
@@ -86,7 +85,7 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
         onBusy() {
           looking ??= setInterval(look, lookMs).unref();
         },
-        limit: limitOf(options.inFlightMax),
+        limit: { most: inFlightMax },
       })
     : openGate;
   const streams = createStreams({ most: streamsMax, mostPerCaller: streamsPerCallerMax });
@@ -176,11 +175,7 @@ export function createOverload(options: OverloadOptions, { log, connections = cr
   };
 }
 
-function limitOf(most = 0): AdaptiveLimitOptions {
-  return { most, first: Math.ceil(most / 4) };
-}
-
-const everyPlace: Place = { tally: { inFlight: 0, waiting: 0, lastMs: 0 }, weight: 0, kind: "", enteredMs: 0, looks: 0 };
+const everyPlace: Place = { tally: { inFlight: 0, waiting: 0, lastMs: 0 }, weight: 0, looks: 0 };
 
 /** Lets everything through, and looks after nothing. */
 const openGate: Gate = {

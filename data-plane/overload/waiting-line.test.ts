@@ -17,16 +17,16 @@ function run(line: WaitingLine, { from, to, waitMs }: { from: number; to: number
   return line.isOverloaded;
 }
 
-test("a burst is none any more when everybody waited for more than 50 ms for half a second", () => {
+test("a burst is none any more when everybody waited for more than 10 ms for a quarter of a second", () => {
   const line = createWaitingLine();
-  assert.equal(run(line, { from: 0, to: 2_000, waitMs: 40 }), false);
-  assert.equal(run(line, { from: 2_000, to: 2_400, waitMs: 60 }), false);
-  assert.equal(run(line, { from: 2_400, to: 2_600, waitMs: 60 }), true);
+  assert.equal(run(line, { from: 0, to: 2_000, waitMs: 9 }), false);
+  assert.equal(run(line, { from: 2_000, to: 2_200, waitMs: 11 }), false);
+  assert.equal(run(line, { from: 2_200, to: 2_400, waitMs: 11 }), true);
 });
 
-test("then only who has nothing may wait, the last comes first, and it is over when nobody came for half a second", () => {
+test("then only who has nothing may wait, the last comes first, and it is over when nobody came for a quarter of a second", () => {
   const line = createWaitingLine();
-  run(line, { from: 0, to: 600, waitMs: 60 });
+  run(line, { from: 0, to: 600, waitMs: 11 });
   assert.equal(join(line, 600, tallyOf(1)), false);
   const [early, late] = [tallyOf(0), tallyOf(0)];
   assert.ok(join(line, 600, early) && join(line, 610, late));

@@ -26,18 +26,18 @@ export interface WaitingLine {
 export interface WaitingLineOptions {
   /** Default `lineMost`. */
   readonly most?: number;
-  /** Longest wait, milliseconds. Default 100. */
+  /** Longest wait, milliseconds, of a burst. Default 100. */
   readonly longestMs?: number;
-  /** A wait that is no burst any more, milliseconds, when it was the least for `intervalMs`. Default 50. */
+  /** A wait that is no burst any more, milliseconds, when it was the least for `intervalMs`; nobody waits longer from then on. Default 10. */
   readonly targetMs?: number;
-  /** Default 500. */
+  /** Default 250. */
   readonly intervalMs?: number;
 }
 
-export const lineMost = 64;
+export const lineMost = 512;
 
 export function createWaitingLine(options: WaitingLineOptions = {}): WaitingLine {
-  const { most = lineMost, longestMs = 100, targetMs = 50, intervalMs = 500 } = options;
+  const { most = lineMost, longestMs = 100, targetMs = 10, intervalMs = 250 } = options;
   const line: Waiter[] = []; // oldest first
   let isOverloaded = false;
   let goodMs = Number.NEGATIVE_INFINITY; // when a wait was short last

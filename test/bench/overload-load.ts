@@ -34,6 +34,8 @@ export interface GroupReport {
   readonly unsent: number;
   readonly okMs: Quantiles;
   readonly shedMs: Quantiles;
+  /** Those of the first second, in which a limit adapts. */
+  readonly firstShedMs: Quantiles;
   /** Not ok, by the quarter of a second in which they were answered. */
   readonly badByQuarter: readonly number[];
 }
@@ -61,6 +63,7 @@ async function load({ port, seconds }: LoadPlan, group: LoadGroup, startMs: numb
   const counts = { ok: 0, status429: 0, status503: 0, failed: 0, unsent: 0 };
   const okMs: number[] = [];
   const shedMs: number[] = [];
+  const firstShedMs: number[] = [];
   const badByQuarter: number[] = Array.from({ length: seconds * 4 + 1 }, () => 0);
   const idle: Line[] = []; // who was idle longest comes first
   const endMs = startMs + (group.to ?? seconds) * 1_000;
@@ -103,7 +106,7 @@ async function load({ port, seconds }: LoadPlan, group: LoadGroup, startMs: numb
     if (status === 429) counts.status429++;
     else if (status === 503) counts.status503++;
     else counts.failed++;
-    if (status !== 0) shedMs.push(now - line.sentMs);
+    if (status !== 0) (now - startMs < 1_000 ? firstShedMs : shedMs).push(now - line.sentMs);
     const quarter = Math.min(badByQuarter.length - 1, Math.floor((now - startMs) / 250));
     badByQuarter[quarter] = (badByQuarter[quarter] ?? 0) + 1;
   }
@@ -136,7 +139,7 @@ async function load({ port, seconds }: LoadPlan, group: LoadGroup, startMs: numb
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   await sleepUntil(endMs + 1_000);
-  return { ...counts, okMs: quantiles(okMs), shedMs: quantiles(shedMs), badByQuarter };
+  return { ...counts, okMs: quantiles(okMs), shedMs: quantiles(shedMs), firstShedMs: quantiles(firstShedMs), badByQuarter };
 }
 
 function requestOf({ callers, body }: LoadGroup, i: number, port: number): Buffer {
