@@ -307,6 +307,24 @@ test("a backend that asks for less is no failure, and known for what it is", asy
     await assert.rejects(call(backend, newSession(), "t"), (error: unknown) => (error as BackendError).asksForLess);
 });
 
+for (const [status, isLeftAlone] of [
+  [429, false],
+  [500, false],
+  [502, true],
+  [503, true],
+  [504, true],
+] as const)
+  test(`errors in words of MCP under HTTP ${status} reach the client, ${isLeftAlone ? "and the backend is left alone after a few" : "and are no failures"}`, async (t) => {
+    const words = JSON.stringify({ jsonrpc: "2.0", error: { code: -32603, message: "too much" } });
+    const url = await startFaulty(t, status, "application/json", words);
+    const { backend, newSession } = await setUp(t, url, { ...breaker, failureThreshold: 3, openMs: 60_000 });
+    const session = newSession();
+    for (let i = 0; i < 3; i++) assert.match(`${(await call(backend, session, "t")).json}`, /too much/);
+    const next = call(backend, session, "t");
+    if (isLeftAlone) await assert.rejects(next, failure("shed", "not_executed"));
+    else assert.match(`${(await next).json}`, /too much/);
+  });
+
 test("a backend that answers us is left alone for longer and longer while its calls fail", async (t) => {
   const url = await startServer(t, (body, _incoming, response) => {
     if (!body.includes('"ping"')) return void response.writeHead(body.includes('"tools/call"') ? 500 : 202).end();

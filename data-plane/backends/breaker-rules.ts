@@ -1,6 +1,6 @@
 // What a breaker goes by: what the end of a call says of a backend, when that is too much, how long it is left alone, and how many
 // calls are let through again.
-import { BackendError } from "./errors.ts";
+import { BackendError, refusedWith } from "./errors.ts";
 import { createWindowCount, windowSeconds } from "./window-count.ts";
 
 /** "neutral" says nothing of the backend's health, either way. */
@@ -14,6 +14,14 @@ export function outcomeOf(error: unknown): Exclude<Outcome, "success"> {
   if (!(error instanceof BackendError) || asksForLess(error)) return "neutral";
   const { code } = error;
   return code === "unavailable" || code === "timeout" || code === "bad_answer" ? "failure" : "neutral";
+}
+
+/** What an answer says of its backend. Servers give a tool's own errors HTTP 500, which therefore says nothing. */
+export function faultOf(answer: unknown): BackendError | undefined {
+  const httpStatus = (answer as { readonly httpStatus?: number } | undefined)?.httpStatus;
+  if (httpStatus === 429) return refusedWith(httpStatus);
+  if (httpStatus === undefined || httpStatus < 502 || httpStatus > 504) return undefined;
+  return new BackendError("unavailable", "unknown", `answered HTTP ${httpStatus}`);
 }
 
 /** Whether it said that it has too much to do (HTTP 429). */

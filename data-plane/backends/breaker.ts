@@ -13,6 +13,7 @@ import {
   asksForLess,
   createTally,
   failingShare,
+  faultOf,
   type Outcome,
   outcomeOf,
   overdueMs,
@@ -217,7 +218,8 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
       stalls.begin();
       try {
         const value = await work();
-        await settle(ticket, "success");
+        const fault = faultOf(value);
+        await settle(ticket, fault ? outcomeOf(fault) : "success", fault);
         return value;
       } catch (error) {
         await settle(ticket, outcomeOf(error), error);

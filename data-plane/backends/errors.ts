@@ -59,6 +59,11 @@ export function nobodyAnswered(): BackendError {
   return new BackendError("unanswered", "unknown", "nobody answered in time");
 }
 
+/** An HTTP status that says that the request was not taken. */
+export function refusedWith(status: number): BackendError {
+  return new BackendError("refused", "not_executed", `answered HTTP ${status}`, undefined, { asksForLess: status === 429 });
+}
+
 /** What the system says of a connection, in words that name no address: they reach clients too. */
 const connectionFaults: ReadonlyMap<string, string> = new Map([
   ["ECONNREFUSED", "nobody listens there"],

@@ -3,7 +3,7 @@ import { createEventParser, type EventParser } from "../mcp/event-stream.ts";
 import { errorCodes, type Message, readMessage, withId } from "../mcp/json-rpc.ts";
 import { isUnreadable, splice } from "../mcp/scan.ts";
 import { metaKeys, statelessErrors } from "../mcp/stateless.ts";
-import { BackendError, reasonOf } from "./errors.ts";
+import { BackendError, reasonOf, refusedWith } from "./errors.ts";
 import type { Hear } from "./leg.ts";
 
 /** Largest answer, and largest event of a stream. */
@@ -75,8 +75,8 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
       if (status < 300) read(body);
       else answer = readErrorBody(body, awaited);
     }
-    if (answer) return answer;
-    if (status >= 400 && status < 500) throw refused(status);
+    if (answer) return status < 300 ? answer : { ...answer, httpStatus: status };
+    if (status >= 400 && status < 500) throw refusedWith(status);
     if (status >= 500) throw new BackendError("unavailable", "unknown", `answered HTTP ${status}`);
     throw new BackendError("bad_answer", "unknown", `answered HTTP ${status} without a JSON-RPC response`);
   }
@@ -140,10 +140,6 @@ function readErrorBody(body: Buffer, awaited: Message): Message | undefined {
   } catch {
     return undefined;
   }
-}
-
-function refused(status: number): BackendError {
-  return new BackendError("refused", "not_executed", `answered HTTP ${status}`, undefined, { asksForLess: status === 429 });
 }
 
 function guarded<T>(read: () => T): T | BackendError {

@@ -5,7 +5,7 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { test } from "node:test";
 import type { Log } from "../../common/log.ts";
 import { eventually } from "../../test/support/eventually.ts";
-import { limitConnections } from "./connections.ts";
+import { limitConnections, networkOf } from "./connections.ts";
 
 async function listening(limits: { max: number; perAddressMax: number | undefined }) {
   const warnings: string[] = [];
@@ -60,3 +60,15 @@ test("files are left for others, however many connections may be open", async ()
   const soft = Number(userLimits.open_files.soft);
   if (Number.isFinite(soft)) assert.equal(served.server.maxConnections, Math.floor(soft * 0.8));
 });
+
+for (const [address, network] of [
+  ["192.0.2.7", "192.0.2.7"],
+  ["::ffff:192.0.2.7", "192.0.2.7"],
+  ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+  ["2001:db8:1:2::9", "2001:db8:1:2::/64"],
+  ["2001:db8::9", "2001:db8:0:0::/64"],
+  ["::1", "0:0:0:0::/64"],
+  ["fe80::1", "fe80:0:0:0::/64"],
+  ["1:2:3:4:5:6:7::", "1:2:3:4::/64"],
+] as const)
+  test(`${address} counts for ${network}`, () => assert.equal(networkOf(address), network));

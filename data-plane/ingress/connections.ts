@@ -5,7 +5,7 @@ import type { Log } from "../../common/log.ts";
 export interface ConnectionLimits {
   /** In all. Fewer where the process may not open so many files: the rest is for backends and Redis. */
   readonly max: number;
-  /** From one address; undefined: as many as there may be. */
+  /** From one address, of IPv6 from one /64; undefined: as many as there may be. */
   readonly perAddressMax: number | undefined;
   readonly log: Log;
 }
@@ -30,18 +30,31 @@ export function limitConnections(server: Server, { max, perAddressMax, log }: Co
   server.on("connection", (socket) => {
     const { remoteAddress } = socket;
     if (remoteAddress === undefined) return void socket.destroy(); // it is gone already
-    const count = (open.get(remoteAddress) ?? 0) + 1;
+    const network = networkOf(remoteAddress);
+    const count = (open.get(network) ?? 0) + 1;
     if (count > perAddressMax) {
       socket.destroy();
       return say("one address has as many connections open as it may");
     }
-    open.set(remoteAddress, count);
+    open.set(network, count);
     socket.once("close", () => {
-      const left = (open.get(remoteAddress) ?? 1) - 1;
-      if (left > 0) open.set(remoteAddress, left);
-      else open.delete(remoteAddress);
+      const left = (open.get(network) ?? 1) - 1;
+      if (left > 0) open.set(network, left);
+      else open.delete(network);
     });
   });
+}
+
+/** What one customer of a network has: an IPv4 address, or of IPv6 the first 64 bits (RFC 6177), of which nobody has just one address. */
+export function networkOf(address: string): string {
+  if (!address.includes(":")) return address;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address);
+  if (mapped) return mapped[1] as string;
+  const [head = "", tail] = address.split("::");
+  const groups = head === "" ? [] : head.split(":");
+  const missing = tail === undefined ? 0 : 8 - groups.length - (tail === "" ? 0 : tail.split(":").length);
+  const all = [...groups, ...Array.from({ length: missing }, () => "0"), ...(tail ? tail.split(":") : [])];
+  return `${all.slice(0, 4).join(":")}::/64`;
 }
 
 /** Of this process; without a bound where nobody says. */

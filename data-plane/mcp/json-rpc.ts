@@ -12,6 +12,8 @@ export interface Message {
   readonly params: Span | undefined;
   readonly result: Span | undefined;
   readonly error: Span | undefined;
+  /** Of an answer that came with an HTTP error. */
+  readonly httpStatus?: number;
 }
 
 /** Codes of JSON-RPC 2.0 and of MCP up to 2025-11-25. */
