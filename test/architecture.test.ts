@@ -41,7 +41,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["backends"],
     ["outgoing-auth", "session"],
     ["incoming-auth"],
-    ["mcp", "redis", "outbound", "secrets"],
+    ["mcp", "telemetry", "redis", "outbound", "secrets"],
     ["overload"], // it knows nothing of MCP: what it counts, and what becomes of a refusal, is the ingress's
   ],
 };

@@ -8,6 +8,7 @@ import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
 import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
+import { type CallCounts, createCallMeter } from "../telemetry/call-meter.ts";
 import { type BreakerChange, type BreakerSettings, createBreaker } from "./breaker.ts";
 import { createLookout } from "./breaker-lookout.ts";
 import { isConnectionFault, outcomeOf } from "./breaker-rules.ts";
@@ -66,6 +67,8 @@ export interface Backend {
   contextOf(caller: Caller | undefined): string | undefined;
   /** What became of tokens that were obtained for it; undefined where none are. */
   readonly tokens: Credential["counters"];
+  /** What became of clients' calls to it. */
+  readonly calls: CallCounts;
   /** With what it is listed, in words for operators. */
   readonly listedWith: string;
   /** Lists for clients like this one while it lives; settles after the first attempt. */
@@ -181,6 +184,7 @@ export function createBackend(options: BackendOptions): Backend {
   let silences = 0;
   let isRetired = false;
   const budget = createRetryBudget();
+  const meter = createCallMeter();
   const catalogs = watchCatalogs({
     open: connector.openLeg,
     gateway,
@@ -279,9 +283,12 @@ export function createBackend(options: BackendOptions): Backend {
     const startedMs = performance.now();
     try {
       const answer = await calling;
-      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs: performance.now() - startedMs });
+      const tookMs = performance.now() - startedMs;
+      meter.note("success", tookMs);
+      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs });
       return answer;
     } catch (error) {
+      meter.note(error instanceof BackendError ? error.code : "aborted", performance.now() - startedMs);
       if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
       throw error;
     }
@@ -306,6 +313,9 @@ export function createBackend(options: BackendOptions): Backend {
     catalogOf: catalogs.of,
     contextOf: credential.contextOf,
     tokens: credential.counters,
+    get calls() {
+      return meter.read();
+    },
     get listedWith() {
       return credential.gatewayShows === "nobody" ? "callers' own" : credential.gatewayShows;
     },

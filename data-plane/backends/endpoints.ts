@@ -2,6 +2,7 @@
 // was provably not sent goes to the next place. A place that fails is tried last, and never left out: it may be all there is.
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
+import { sumOf } from "../telemetry/call-meter.ts";
 import type { Backend, CallOptions } from "./backend.ts";
 import { BackendError } from "./errors.ts";
 import type { HealthState } from "./health.ts";
@@ -108,6 +109,9 @@ export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): 
       return primary().listedWith;
     },
     tokens: all[0]?.tokens,
+    get calls() {
+      return sumOf(all.map(({ calls }) => calls));
+    },
     firstAttempt: Promise.race(all.map(({ firstAttempt }) => firstAttempt)),
     catalogOf: (client) => primary().catalogOf(client),
     contextOf: (caller) => primary().contextOf(caller),

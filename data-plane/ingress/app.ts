@@ -6,10 +6,12 @@ import { reasonOf } from "../backends/errors.ts";
 import type { SignInFlow } from "../outgoing-auth/sign-in-flow.ts";
 import type { LimitReport } from "../overload/limit-report.ts";
 import type { Runtime } from "../runtime.ts";
+import { expositionType } from "../telemetry/exposition.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
 import { frontDoor } from "./front-door.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
+import { metrics } from "./metrics.ts";
 import type { OriginRules } from "./origin.ts";
 import { readiness, status } from "./probes.ts";
 import { refuse } from "./refuse.ts";
@@ -23,7 +25,7 @@ export interface AppOptions extends McpOptions {
   readonly origin: OriginRules;
   /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
   readonly isDraining: () => boolean;
-  /** Every bound of this process and how much of it is used, for `/status`. */
+  /** Every bound of this process and how much of it is used, for `/status` and `/metrics`. */
   readonly limits: () => readonly LimitReport[];
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
@@ -91,13 +93,17 @@ function probes({ runtime, isDraining, overload, limits }: AppOptions): Middlewa
   };
   return (ctx, next) => {
     const route = Object.hasOwn(routes, ctx.path) ? routes[ctx.path] : undefined;
-    if (!route) return next();
+    if (!route && ctx.path !== "/metrics") return next();
     if (ctx.method !== "GET" && ctx.method !== "HEAD") {
       ctx.set("allow", "GET, HEAD");
       return answer(ctx, 405, { error: "only GET and HEAD" });
     }
-    const { status, body } = route();
-    return answer(ctx, status, body);
+    if (route) {
+      const { status, body } = route();
+      return answer(ctx, status, body);
+    }
+    ctx.type = expositionType;
+    return answer(ctx, 200, metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }));
   };
 }
 
@@ -152,7 +158,7 @@ const notFound: Middleware = (ctx) =>
   answer(ctx, 404, { error: "not found; MCP is at /<virtual server>/mcp, and at /mcp when there is just one" });
 
 /** Many small answers that nobody reads hold a connection as well as a large one does. */
-function answer(ctx: Context, status: number, body: object): void {
+function answer(ctx: Context, status: number, body: object | string): void {
   ctx.status = status;
   ctx.body = body;
   cutWhenStalled(ctx.res);
