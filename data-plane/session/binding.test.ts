@@ -28,6 +28,20 @@ test("a session is its caller's, on every replica with the same secret", () => {
   assert.notEqual(byIdentity.bind(bound).tag, binding.tag, "each has a salt of its own");
 });
 
+test("what has matched is known again, and nothing else is because of it", () => {
+  let isKnown = true;
+  const binder = createBinder({ keys: { ...keys, find: (id) => (isKnown ? keys.find(id) : undefined) }, mode: "identity" });
+  const binding = binder.bind(bound);
+  for (let i = 0; i < 2; i++) {
+    assert.equal(binder.check(binding, bound), "match");
+    for (const [, other] of others) assert.equal(binder.check(binding, other), "mismatch");
+    assert.equal(binder.check({ ...binding }, { ...bound, identity: { ...ada, subject: "bob" } }), "mismatch");
+    assert.equal(binder.check({ ...binding, salt: "other" }, bound), "mismatch");
+  }
+  isKnown = false;
+  assert.equal(binder.check(binding, bound), "unknown_key", "its key was taken away");
+});
+
 const others: [what: string, bound: Bound][] = [
   ["another session", { ...bound, sessionId: "s2" }],
   ["another virtual server", { ...bound, virtualServer: "other" }],
