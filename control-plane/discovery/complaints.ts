@@ -8,6 +8,11 @@ export interface Complaint {
   readonly reason: string;
 }
 
+/** As a line of `Sighting.problems`. */
+export function problemLine({ about, reason }: Complaint): string {
+  return `${about} is left out: ${reason}`;
+}
+
 /** Gives a function that takes all complaints there are now, and logs those that were not there before. */
 export function createComplaints(log: Log, message: string): (complaints: readonly Complaint[]) => void {
   let known = new Set<string>();

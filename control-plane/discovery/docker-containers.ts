@@ -1,6 +1,6 @@
 // What the labels of containers say → workloads. No I/O.
 import { z } from "zod";
-import { groupName, plainName } from "../resources/schema/fields.ts";
+import { groupName, groupNameWanted, nameWanted, plainName } from "../resources/schema/fields.ts";
 import type { Complaint } from "./complaints.ts";
 import type { Workload } from "./provider.ts";
 
@@ -45,11 +45,11 @@ export type Read = { readonly workload: Workload } | { readonly complaint: Compl
 
 type Place = { readonly url: string } | { readonly reason: string } | undefined;
 
-/** Labels either of which makes a container one of ours. */
-export const enablingLabels = ["vmcp.enable=true", "toolhive=true"] as const;
+/** Labels either of which may make a container one of ours. */
+export const enablingLabels = ["vmcp.enable", "toolhive=true"] as const;
 
 export function isOurs(labels: Readonly<Record<string, unknown>>): boolean {
-  if (labels["vmcp.enable"] !== undefined) return labels["vmcp.enable"] === "true";
+  if (labels["vmcp.enable"] !== undefined) return labels["vmcp.enable"] !== "false";
   const isAuxiliary = Object.entries(labels).some(([key, value]) => key.startsWith("toolhive-auxiliary") && value === "true");
   return labels.toolhive === "true" && !isAuxiliary;
 }
@@ -61,12 +61,17 @@ export function readContainer(container: Container, around: Surroundings): Read 
   const own = containerName(container);
   const complain = (reason: string): Read => ({ complaint: { about: `container ${own}`, reason } });
 
-  const group = (isToolhive ? labels["toolhive-group"] : labels["vmcp.group"]) || "default";
-  if (!groupName.safeParse(group).success) return complain(`${JSON.stringify(group)} is no group name`);
+  if (!isToolhive && labels["vmcp.enable"] !== "true")
+    return complain(`vmcp.enable is ${seen(labels["vmcp.enable"])}; wanted true or false`);
+  const groupLabel = isToolhive ? "toolhive-group" : "vmcp.group";
+  const group = labels[groupLabel] || "default";
+  if (!groupName.safeParse(group).success)
+    return complain(`${groupLabel} is ${JSON.stringify(group)}; wanted ${groupNameWanted}`);
   const name = (isToolhive ? labels["toolhive-name"] : labels["vmcp.name"] || labels["com.docker.compose.service"]) || own;
-  if (!plainName.safeParse(name).success) return complain(`${JSON.stringify(name)} is no name of a workload; set vmcp.name`);
+  if (!plainName.safeParse(name).success)
+    return complain(`its name is ${JSON.stringify(name)}; wanted ${nameWanted}: set vmcp.name`);
   const transport = transportOf(isToolhive, labels);
-  if (!transport) return complain("vmcp.transport is neither streamable-http nor sse");
+  if (!transport) return complain(`vmcp.transport is ${JSON.stringify(labels["vmcp.transport"])}; wanted streamable-http or sse`);
 
   const place = isToolhive ? toolhivePlace(labels, transport, around) : placeOf(container, labels, transport, around);
   if (place === undefined) return undefined;
@@ -91,7 +96,7 @@ function transportOf(isToolhive: boolean, labels: Readonly<Record<string, string
 /** `toolhive-port` is the port of ToolHive's proxy, a process beside the Docker daemon and not in the container. */
 function toolhivePlace(labels: Readonly<Record<string, string>>, transport: Workload["transport"], around: Surroundings): Place {
   const port = portOf(labels["toolhive-port"]);
-  if (!port) return { reason: "toolhive-port is no port" };
+  if (!port) return { reason: `toolhive-port is ${seen(labels["toolhive-port"])}; wanted ${portWanted}` };
   return { url: `http://${around.publishedHost}:${port}${transport === "sse" ? "/sse" : "/mcp"}` };
 }
 
@@ -102,15 +107,18 @@ function placeOf(
   around: Surroundings,
 ): Place {
   const path = labels["vmcp.path"] || (transport === "sse" ? "/sse" : "/mcp");
-  if (!/^\/[^\s#\\]*$/.test(path)) return { reason: "vmcp.path is no path of a URL" };
+  if (!/^\/[^\s#\\]*$/.test(path))
+    return { reason: `vmcp.path is ${seen(path)}; wanted a path of a URL, from its first slash on` };
   const hasPort = labels["vmcp.port"] !== undefined && labels["vmcp.port"] !== "";
-  if (hasPort && !portOf(labels["vmcp.port"])) return { reason: "vmcp.port is no port" };
+  if (hasPort && !portOf(labels["vmcp.port"]))
+    return { reason: `vmcp.port is ${seen(labels["vmcp.port"])}; wanted ${portWanted}` };
   if (container.State === "created" || container.State === "exited") {
     const url = around.lastUrl(container.Id);
     return url === undefined ? undefined : { url };
   }
-  const port = hasPort ? portOf(labels["vmcp.port"]) : onlyPort(container);
-  if (!port) return { reason: "it has not exactly one TCP port; set vmcp.port" };
+  const ports = tcpPorts(container);
+  const port = hasPort ? portOf(labels["vmcp.port"]) : ports.length === 1 ? ports[0] : undefined;
+  if (!port) return { reason: `it has ${portsSeen(ports)}; wanted exactly one: set vmcp.port` };
   const host = hostOf(container, { port, labels, around });
   return "reason" in host ? host : { url: `http://${host.host}${path}` };
 }
@@ -124,7 +132,10 @@ function hostOf(
   if (wanted) {
     // Compose puts its project before the names that its files use.
     const network = networks[wanted] ?? networks[`${labels["com.docker.compose.project"]}_${wanted}`];
-    if (!network) return { reason: `it is in no network ${JSON.stringify(wanted)}, which vmcp.network names` };
+    if (!network)
+      return {
+        reason: `vmcp.network is ${seen(wanted)}; wanted one of its networks: ${Object.keys(networks).sort().join(", ") || "it has none"}`,
+      };
     const address = addressOf(network);
     return address ? { host: `${address}:${port}` } : { reason: `it has no address in network ${JSON.stringify(wanted)}` };
   }
@@ -136,7 +147,7 @@ function hostOf(
     const address = addressOf(networks[name] ?? undefined);
     if (address) return { host: `${address}:${port}` };
   }
-  return { reason: "it publishes no port and is in no network with an address" };
+  return { reason: `it does not publish port ${port} and is in no network with an address; wanted either` };
 }
 
 function publishedAt(container: Container, port: number, { publishedHost, isLocal }: Surroundings): string | undefined {
@@ -153,9 +164,18 @@ function publishedAt(container: Container, port: number, { publishedHost, isLoca
   return undefined;
 }
 
-function onlyPort({ Ports }: Container): number | undefined {
-  const ports = new Set((Ports ?? []).filter(({ Type }) => Type === "tcp").map(({ PrivatePort }) => PrivatePort));
-  return ports.size === 1 ? [...ports][0] : undefined;
+function tcpPorts({ Ports }: Container): number[] {
+  return [...new Set((Ports ?? []).filter(({ Type }) => Type === "tcp").map(({ PrivatePort }) => PrivatePort))].sort(
+    (a, b) => a - b,
+  );
+}
+
+function portsSeen(ports: readonly number[]): string {
+  return ports.length === 0 ? "no TCP port" : `the TCP ports ${ports.slice(0, 8).join(", ")}`;
+}
+
+function seen(value: string | undefined): string {
+  return value === undefined ? "not set" : JSON.stringify(value.slice(0, 100));
 }
 
 function addressOf(
@@ -194,6 +214,7 @@ function metadataOf(container: Container, labels: Readonly<Record<string, string
   );
 }
 
+const portWanted = "a port from 1 to 65535";
 const labelsMax = 16;
 const labelCharsMax = 128;
 const settings = new Set(["enable", "group", "name", "port", "path", "transport", "network"].map((name) => `vmcp.${name}`));

@@ -31,7 +31,12 @@ async function seenAs(container: FakeContainer, options: Partial<DockerOptions> 
   world.docker.containers.push(container);
   await using watching = watch(world.provider);
   await eventually("a sighting", () => watching.sightings.length > 0);
-  return { seen: watching.seen(), workloads: watching.sightings[0]?.workloads, logged: world.logged.join("") };
+  return {
+    seen: watching.seen(),
+    workloads: watching.sightings[0]?.workloads,
+    problems: watching.sightings[0]?.problems,
+    logged: world.logged,
+  };
 }
 
 const running = { port: 8080, publishedAs: 49_153 };
@@ -138,20 +143,21 @@ for (const [what, labels, container, wanted] of [
   ],
 ] as const) {
   test(`${what}`, async () => {
-    const { seen, logged } = await seenAs(fakeContainer("web", labels as Record<string, string>, container as object));
+    const { seen, problems, logged } = await seenAs(fakeContainer("web", labels as Record<string, string>, container as object));
     assert.deepEqual(seen, wanted);
-    assert.equal(logged, "");
+    assert.deepEqual([problems, logged], [[], []]);
   });
 }
 
 for (const [labels, container, wanted] of [
-  [{ ...on, "vmcp.group": "My Team" }, running, /"My Team\\" is no group name/],
-  [{ ...on, "vmcp.name": "a/b" }, running, /"a\/b\\" is no name of a workload/],
-  [{ ...on, "vmcp.port": "80a" }, running, /vmcp\.port is no port/],
-  [{ ...on, "vmcp.port": "70000" }, running, /vmcp\.port is no port/],
-  [{ ...on, "vmcp.path": "mcp" }, running, /vmcp\.path is no path/],
-  [{ ...on, "vmcp.transport": "stdio" }, running, /neither streamable-http nor sse/],
-  [{ ...on, "vmcp.network": "x" }, running, /in no network/],
+  [{ ...on, "vmcp.group": "My Team" }, running, /vmcp\.group is "My Team"; wanted a group name/],
+  [{ ...on, "vmcp.name": "a/b" }, running, /its name is "a\/b"; wanted .*set vmcp\.name/],
+  [{ ...on, "vmcp.port": "80a" }, running, /vmcp\.port is "80a"; wanted a port/],
+  [{ ...on, "vmcp.port": "70000" }, running, /vmcp\.port is "70000"; wanted a port/],
+  [{ ...on, "vmcp.path": "mcp" }, running, /vmcp\.path is "mcp"; wanted a path/],
+  [{ ...on, "vmcp.transport": "stdio" }, running, /vmcp\.transport is "stdio"; wanted streamable-http or sse/],
+  [{ ...on, "vmcp.network": "x" }, running, /vmcp\.network is "x"; wanted one of its networks: bridge/],
+  [{ ...on, "vmcp.enable": "yes" }, running, /vmcp\.enable is "yes"; wanted true or false/],
   [
     on,
     {
@@ -160,16 +166,17 @@ for (const [labels, container, wanted] of [
         { PrivatePort: 2, Type: "tcp" },
       ],
     },
-    /not exactly one TCP port/,
+    /has the TCP ports 1, 2; wanted exactly one: set vmcp\.port/,
   ],
-  [on, { NetworkSettings: { Networks: {} } }, /publishes no port and is in no network/],
-  [{ toolhive: "true", "toolhive-name": "x", "toolhive-port": "?" }, running, /toolhive-port is no port/],
+  [on, { NetworkSettings: { Networks: {} } }, /does not publish port 8080 and is in no network/],
+  [{ toolhive: "true", "toolhive-name": "x", "toolhive-port": "?" }, running, /toolhive-port is "\?"; wanted a port/],
 ] as const) {
   test(`left out with a sentence that matches ${wanted}`, async () => {
-    const { seen, logged } = await seenAs(fakeContainer("web", labels as Record<string, string>, container as object));
+    const { seen, problems, logged } = await seenAs(fakeContainer("web", labels as Record<string, string>, container as object));
     assert.deepEqual(seen, []);
-    assert.match(logged, wanted);
-    assert.equal(logged.trim().split("\n").length, 1);
+    assert.match(problems?.join("\n") ?? "", wanted);
+    assert.match(problems?.[0] ?? "", /^container web is left out: /);
+    assert.deepEqual([problems?.length, logged.length], [1, 1]);
   });
 }
 

@@ -1,7 +1,7 @@
 // Containers that carry labels, as they come and go: a list whenever an event says that one may have changed.
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Bell, createBell } from "./bell.ts";
-import { type Complaint, createComplaints } from "./complaints.ts";
+import { type Complaint, createComplaints, problemLine } from "./complaints.ts";
 import { type DockerApi, type DockerApiOptions, openDocker } from "./docker-api.ts";
 import { type Container, isOurs, readContainer, type Surroundings } from "./docker-containers.ts";
 import { type Provider, ProviderError, type ProviderOptions, type Sighting, type Workload } from "./provider.ts";
@@ -31,7 +31,7 @@ export function createDockerProvider(options: DockerOptions): Provider {
     const around: Surroundings = { publishedHost, isLocal, lastUrl: (id) => lastUrls.get(id) };
     const complaints: Complaint[] = malformed.map((id) => ({
       about: `container ${id}`,
-      reason: "it is listed in an unknown shape",
+      reason: "it is listed in an unknown shape; wanted a container as the Docker Engine API lists it",
     }));
     const seen: Seen[] = [];
     for (const container of containers) {
@@ -45,7 +45,7 @@ export function createDockerProvider(options: DockerOptions): Provider {
     for (const { container, workload } of seen) lastUrls.set(container.Id, workload.url);
     const workloads = withoutStrangers(seen, complaints);
     complain(complaints);
-    return { workloads };
+    return { workloads, problems: complaints.map(problemLine) };
   }
 
   async function* watch(signal: AbortSignal): AsyncGenerator<Sighting, void> {

@@ -1,6 +1,6 @@
 // What objects of Kubernetes say → workloads and groups. No I/O. Long because all five kinds stand here, side by side to compare.
 import { z } from "zod";
-import { groupName, plainName } from "../resources/schema/fields.ts";
+import { groupName, groupNameWanted, plainName } from "../resources/schema/fields.ts";
 import type { Complaint } from "./complaints.ts";
 import type { Resource } from "./kubernetes-api.ts";
 import type { Workload } from "./provider.ts";
@@ -110,16 +110,18 @@ function kind<T extends z.ZodType<{ metadata: Metadata }>>(
       const { name = "?", namespace = "?" } = (object as { metadata?: Partial<Metadata> } | null)?.metadata ?? {};
       const complain = (reason: string): Read => ({ complaint: { about: `${about.kind} ${namespace}/${name}`, reason } });
       const parsed = shape.safeParse(object);
-      if (!parsed.success)
-        return complain(`it is in an unknown shape at ${parsed.error.issues[0]?.path.join(".") || "its root"}`);
+      if (!parsed.success) {
+        const [issue] = parsed.error.issues;
+        return complain(`it is in an unknown shape at ${issue?.path.join(".") || "its root"}: ${issue?.message}`);
+      }
       const verdict = verdictOn(parsed.data);
       if (verdict === undefined) return undefined;
       if (typeof verdict === "string") return complain(verdict);
       const { group } = verdict;
-      if (!groupName.safeParse(group).success) return complain(`${JSON.stringify(group)} is no group name`);
+      if (!groupName.safeParse(group).success)
+        return complain(`its group is ${JSON.stringify(group)}; wanted ${groupNameWanted}`);
       if (!("name" in verdict)) return { group };
-      if (!plainName.safeParse(name).success)
-        return complain("its name is too long for a workload, which has at most 63 characters");
+      if (!plainName.safeParse(name).success) return complain(`its name has ${name.length} characters; wanted 63 at most`);
       return { workload: verdict };
     },
   };
@@ -138,7 +140,7 @@ function readServer({ metadata: about, spec, status }: z.infer<typeof mcpServer>
   const spoken = spec.transport === "sse" || spec.transport === "streamable-http" ? spec.transport : spec.proxyMode;
   const transport = spoken === "sse" ? "sse" : "streamable-http";
   const place = toolhiveUrl(url, transport);
-  if (!place) return "its status.url is no URL that can be called";
+  if (!place) return `its status.url is ${shown(url)}; wanted ${urlWanted}`;
   return {
     ...{ group: spec.groupRef.name, name: about.name, url: place, transport },
     isRunning: isReady(about, phase),
@@ -153,7 +155,7 @@ function readRemoteProxy({ metadata: about, spec, status }: z.infer<typeof mcpRe
   if (!url) return undefined;
   const transport = spec.transport === "sse" ? "sse" : "streamable-http";
   const place = toolhiveUrl(url, transport);
-  if (!place) return "its status.url is no URL that can be called";
+  if (!place) return `its status.url is ${shown(url)}; wanted ${urlWanted}`;
   return {
     ...{ group: spec.groupRef.name, name: about.name, url: place, transport },
     isRunning: isReady(about, phase),
@@ -169,12 +171,14 @@ function readEntry({ metadata: about, spec, status }: z.infer<typeof mcpServerEn
   if (spec.caBundleRef) return "it wants a CA of its own (caBundleRef), which discovery does not give: declare it as a backend";
   // Whether the URL may be called at all was checked only then.
   if (status?.phase !== "Valid") return undefined;
-  if (spec.transport !== "sse" && spec.transport !== "streamable-http") return "its transport is neither streamable-http nor sse";
+  const { transport } = spec;
+  if (transport !== "sse" && transport !== "streamable-http")
+    return `its transport is ${shown(transport)}; wanted ${transportWanted}`;
   const url = callable(spec.remoteUrl);
-  if (!url) return "its remoteUrl is no URL that can be called";
-  if (isNear(url)) return "its remoteUrl leads to the machine that calls";
+  if (!url) return `its remoteUrl is ${shown(spec.remoteUrl)}; wanted ${urlWanted}`;
+  if (isNear(url)) return `its remoteUrl leads to ${url.hostname}, the machine that calls or its link; wanted another machine`;
   return {
-    ...{ group: spec.groupRef.name, name: about.name, url: url.href, transport: spec.transport },
+    ...{ group: spec.groupRef.name, name: about.name, url: url.href, transport },
     isRunning: isReady(about, status.phase),
     metadata: metadataOf(about, { type: "server_entry", phase: status.phase, remoteUrl: spec.remoteUrl }),
   };
@@ -185,9 +189,10 @@ function readService({ metadata: about, spec }: z.infer<typeof service>): Verdic
   const annotations = about.annotations ?? {};
   if (spec.type === "ExternalName") return "it is a name for something outside (ExternalName): use an MCPServerEntry";
   const transport = annotations["vmcp.transport"] || "streamable-http";
-  if (transport !== "streamable-http" && transport !== "sse") return "vmcp.transport is neither streamable-http nor sse";
+  if (transport !== "streamable-http" && transport !== "sse")
+    return `vmcp.transport is ${shown(transport)}; wanted ${transportWanted}`;
   const path = annotations["vmcp.path"] || (transport === "sse" ? "/sse" : "/mcp");
-  if (!/^\/[^\s#\\]*$/.test(path)) return "vmcp.path is no path of a URL";
+  if (!/^\/[^\s#\\]*$/.test(path)) return `vmcp.path is ${shown(path)}; wanted a path of a URL, from its first slash on`;
   const ports = (spec.ports ?? []).filter(({ protocol }) => !protocol || protocol === "TCP");
   const wanted = annotations["vmcp.port"];
   const port = wanted
@@ -196,7 +201,11 @@ function readService({ metadata: about, spec }: z.infer<typeof service>): Verdic
       ? ports[0]
       : ports.find((one) => one.name === "mcp");
   if (!port) {
-    return wanted ? "it has no TCP port that vmcp.port names" : 'it has several ports and none is called "mcp"; set vmcp.port';
+    const has = ports.map(({ name, port }) => (name ? `${port} (${name})` : String(port))).join(", ") || "none";
+    const why = wanted
+      ? `vmcp.port is ${shown(wanted)}; wanted one of its TCP ports`
+      : 'wanted one port, or one that is called "mcp"; set vmcp.port';
+    return `${why}: it has ${has.slice(0, 100)}`;
   }
   const scheme = port.appProtocol?.toLowerCase() === "https" ? "https" : "http";
   const told = Object.fromEntries(Object.entries(annotations).filter(([key]) => key.startsWith("vmcp.")));
@@ -209,6 +218,16 @@ function readService({ metadata: about, spec }: z.infer<typeof service>): Verdic
     isRunning: !about.deletionTimestamp,
     metadata: metadataOf({ ...about, annotations: told }, { type: "service" }),
   };
+}
+
+const transportWanted = "streamable-http or sse";
+const urlWanted = "an http or https URL without credentials in it";
+
+/** What stands there, without what may be a secret in a URL. */
+function shown(value: string): string {
+  const url = URL.parse(value);
+  const text = url?.host ? `${url.protocol}//${url.host}${url.pathname}` : value;
+  return JSON.stringify(text.slice(0, 100));
 }
 
 function authReason(reference: unknown): string {

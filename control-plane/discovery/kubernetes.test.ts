@@ -139,11 +139,7 @@ for (const [what, object, wanted] of [
 
 const auth = { externalAuthConfigRef: { name: "github-token" } };
 for (const [what, object, wanted] of [
-  [
-    "a server that wants credentials",
-    server("a", { spec: auth }),
-    /MCPServer mcp\/a.*externalAuthConfigRef \(\\"github-token\\"\)/,
-  ],
+  ["a server that wants credentials", server("a", { spec: auth }), /MCPServer mcp\/a.*externalAuthConfigRef \("github-token"\)/],
   ["a remote proxy that wants credentials", proxy("r", { spec: auth }), /MCPRemoteProxy mcp\/r.*externalAuthConfigRef/],
   ["an entry that wants credentials", entry("e", { spec: auth }), /MCPServerEntry mcp\/e.*externalAuthConfigRef/],
   ["an entry that wants headers", entry("e", { spec: { headerForward: { addPlaintextHeaders: { a: "b" } } } }), /headerForward/],
@@ -151,23 +147,35 @@ for (const [what, object, wanted] of [
   [
     "an entry with a user in its URL",
     entry("e", { spec: { remoteUrl: "https://u:p@example.com/" } }),
-    /is no URL that can be called/,
+    /remoteUrl is "https:\/\/example.com\/"; wanted an http or https URL without credentials/,
   ],
   [
     "an entry that leads to the caller itself",
     entry("e", { spec: { remoteUrl: "http://127.0.0.1:7400/" } }),
-    /leads to the machine that calls/,
+    /leads to 127\.0\.0\.1, the machine that calls/,
   ],
   [
     "an entry that leads to link-local addresses",
     entry("e", { spec: { remoteUrl: "http://169.254.169.254/" } }),
-    /leads to the machine/,
+    /leads to 169\.254\.169\.254, the machine/,
   ],
-  ["an entry of another transport", entry("e", { spec: { transport: "stdio" } }), /neither streamable-http nor sse/],
-  ["a server with a strange URL", server("a", { status: { url: "file:///etc" } }), /status\.url is no URL/],
+  [
+    "an entry of another transport",
+    entry("e", { spec: { transport: "stdio" } }),
+    /transport is "stdio"; wanted streamable-http or sse/,
+  ],
+  [
+    "a server with a strange URL",
+    server("a", { status: { url: "file:///etc" } }),
+    /status\.url is "file:\/\/\/etc"; wanted an http/,
+  ],
   ["a server without spec", { ...server("a"), spec: "none" }, /unknown shape at spec/],
-  ["a server in a group with dots", server("a", { spec: { groupRef: { name: "a.b" } } }), /no group name/],
-  ["a server with a long name", server("a".repeat(70)), /too long/],
+  [
+    "a server in a group with dots",
+    server("a", { spec: { groupRef: { name: "a.b" } } }),
+    /its group is "a\.b"; wanted a group name/,
+  ],
+  ["a server with a long name", server("a".repeat(70)), /has 70 characters; wanted 63/],
   [
     "a Service for something outside",
     service("s", { spec: { type: "ExternalName", externalName: "x.example" } }),
@@ -183,15 +191,19 @@ for (const [what, object, wanted] of [
         ],
       },
     }),
-    /set vmcp\.port/,
+    /set vmcp\.port: it has 1 \(a\), 2 \(b\)/,
   ],
   [
     "a Service whose port is not there",
     service("s", { annotations: { "vmcp.port": "81" } }),
-    /no TCP port that vmcp\.port names/,
+    /vmcp\.port is "81"; wanted one of its TCP ports: it has 80 \(http\)/,
   ],
-  ["a Service on stdio", service("s", { annotations: { "vmcp.transport": "stdio" } }), /neither streamable-http nor sse/],
-  ["a Service with a strange path", service("s", { annotations: { "vmcp.path": "x y" } }), /no path of a URL/],
+  [
+    "a Service on stdio",
+    service("s", { annotations: { "vmcp.transport": "stdio" } }),
+    /transport is "stdio"; wanted streamable-http or sse/,
+  ],
+  ["a Service with a strange path", service("s", { annotations: { "vmcp.path": "x y" } }), /vmcp\.path is "x y"; wanted a path/],
 ] as const) {
   test(`${what} is left out, and that is said once`, async () => {
     await using world = await start();
@@ -202,7 +214,10 @@ for (const [what, object, wanted] of [
     world.cluster.put(server("c"));
     await watching.sees([`team/b → ${internal("b")}`, `team/c → ${internal("c")}`]);
     assert.equal(world.logged.length, 1);
-    assert.match(world.logged[0] ?? "", wanted);
+    const problems = watching.sightings.at(-1)?.problems ?? [];
+    assert.equal(problems.length, 1);
+    assert.match(problems[0] ?? "", /^MCP\w+ mcp\/|^Service mcp\//);
+    assert.match(problems[0] ?? "", wanted);
   });
 }
 

@@ -1,7 +1,7 @@
 // Workloads of a cluster: ToolHive's objects, and Services that carry a label.
 import { setTimeout as sleep } from "node:timers/promises";
 import { createBell } from "./bell.ts";
-import { type Complaint, createComplaints } from "./complaints.ts";
+import { type Complaint, createComplaints, problemLine } from "./complaints.ts";
 import { openKubernetes } from "./kubernetes-api.ts";
 import { type CredentialOptions, findAccess } from "./kubernetes-credentials.ts";
 import { type Followed, type Follower, followKind } from "./kubernetes-follow.ts";
@@ -45,7 +45,7 @@ export function createKubernetesProvider(options: KubernetesOptions): Provider {
     const workloads = withoutClashes(found, complaints);
     complain(complaints);
     const knowsGroups = followers.some(({ kind, isThere }) => kind.kind === "MCPGroup" && isThere());
-    return { workloads, ...(knowsGroups ? { groups: [...new Set(groups)].sort() } : {}) };
+    return { workloads, problems: complaints.map(problemLine), ...(knowsGroups ? { groups: [...new Set(groups)].sort() } : {}) };
   }
 
   async function* watch(signal: AbortSignal): AsyncGenerator<Sighting, void> {

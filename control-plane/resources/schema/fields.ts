@@ -137,10 +137,10 @@ export const anyObject = z.record(z.string(), z.json(), { error: "a map" });
 
 export const namedRef = section({ name: text("a name") });
 
-const nameWanted = "a name of 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit";
+export const nameWanted = "a name of 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or digit";
 export const plainName = matching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, nameWanted);
 
-const groupNameWanted =
+export const groupNameWanted =
   "a group name of lowercase letters, digits, '_', '-' and single spaces between them, at most 63 characters";
 export const groupName = matching(/^(?=.{1,63}$)[a-z0-9_-]+(?: [a-z0-9_-]+)*$/, groupNameWanted);
 
