@@ -19,33 +19,18 @@ const program = new Command("vmcp")
     if (command.opts().debug) process.env.VMCP_LOG_LEVEL = "debug";
   });
 
-const discovery = (usual: string) =>
-  new Option(
-    "--discovery <name...>",
-    `who finds backends, first ones win: toolhive, toolhive-files, docker, kubernetes, file, none (default: ${usual})`,
-  );
-const discoveryFile = () =>
-  new Option(
-    "--discovery-file <path>",
-    "file or directory of groups and backends, or a desktop client's mcpServers JSON; followed",
-  );
 const config = () => new Option("-c, --config <file>", "configuration file").makeOptionMandatory();
 
-listening(program.command("serve").description("serve a configuration file: control plane and proxy in one process"))
+const serve = program.command("serve").description("serve a configuration file: control plane and proxy in one process");
+discovering(listening(serve), "toolhive and toolhive-files, when a groupRef has no backends in the file")
   .addOption(config())
   .option("--enable-audit", "write an audit log")
   .option("--admin-listen <host:port>", "where vmcpctl reaches this process; without it 127.0.0.1:7400 or any free port")
-  .addOption(discovery("toolhive and toolhive-files, when a groupRef has no backends in the file"))
-  .addOption(discoveryFile())
   .action(async (options) => (await import("./vmcp/serve.ts")).serve(options));
 
-program
-  .command("control-plane")
-  .description("run a control plane")
+discovering(program.command("control-plane").description("run a control plane"), "none")
   .option("--listen <host:port>", "address of the admin API and of the snapshot streams", "127.0.0.1:7400")
   .option("--data <file>", "SQLite file of what is declared, or :memory:", "vmcp.db")
-  .addOption(discovery("none"))
-  .addOption(discoveryFile())
   .action(async (options) => {
     // What it throws away is little and often, and V8 would let the room for that grow by 60 MB where the whole takes 130. Before
     // the imports, because the room grows with them.
@@ -142,6 +127,22 @@ function listening(command: Command): Command {
       parseMemory,
     )
     .option("--no-legacy-sse", "serve no clients of the older HTTP+SSE transport");
+}
+
+/** The options of whatever discovers backends; `usual` is who does when none is named. */
+function discovering(command: Command, usual: string): Command {
+  const known = "toolhive, toolhive-files, docker, kubernetes, file, none";
+  return command
+    .option("--discovery <name...>", `who finds backends, first ones win: ${known} (default: ${usual})`)
+    .option(
+      "--discovery-file <path>",
+      "file or directory of groups and backends, or a desktop client's mcpServers JSON; followed",
+    )
+    .option("--docker-host <url>", "unix:///path or tcp://host:port (default: DOCKER_HOST, else unix:///var/run/docker.sock)")
+    .option("--docker-published-host <name>", "where ports that containers publish are reached (default: the daemon's host)")
+    .option("--kubeconfig <path>", "how the cluster is reached (default: KUBECONFIG, else this pod's own, else ~/.kube/config)")
+    .option("--kubernetes-context <name>", "context of the kubeconfig (default: its current one)")
+    .option("--kubernetes-namespace <name>", "namespace to look at, * for all (default: that of the credentials)");
 }
 
 function parseOrigin(text: string): string {

@@ -8,12 +8,29 @@ export interface DiscoveryFlags {
   readonly discovery?: readonly string[];
   /** Path for the provider `file`, which runs first unless it is named. */
   readonly discoveryFile?: string;
+  readonly dockerHost?: string;
+  readonly dockerPublishedHost?: string;
+  readonly kubeconfig?: string;
+  readonly kubernetesContext?: string;
+  readonly kubernetesNamespace?: string;
 }
 
+/** Flags that mean something to one provider only. */
+const flagsOf = {
+  docker: { dockerHost: "--docker-host", dockerPublishedHost: "--docker-published-host" },
+  kubernetes: {
+    kubeconfig: "--kubeconfig",
+    kubernetesContext: "--kubernetes-context",
+    kubernetesNamespace: "--kubernetes-namespace",
+  },
+} as const satisfies Record<string, Partial<Record<keyof DiscoveryFlags, string>>>;
+
 /** Undefined: nothing was said. Throws ExitError 64. */
-export function discoveryChoice({ discovery, discoveryFile }: DiscoveryFlags): DiscoveryChoice | undefined {
+export function discoveryChoice(flags: DiscoveryFlags): DiscoveryChoice | undefined {
+  const { discovery, discoveryFile } = flags;
+  for (const [provider, own] of Object.entries(flagsOf)) refuseUnused(provider, own, flags);
   if (discovery === undefined && discoveryFile === undefined) return undefined;
-  const names = (discovery ?? []).flatMap((name) => name.split(",")).filter((name) => name !== "" && name !== "none");
+  const names = namesOf(flags);
   const unknown = names.filter((name) => !isProviderName(name));
   if (unknown.length > 0) {
     const known = [...providerNames, "none"].join(", ");
@@ -22,7 +39,29 @@ export function discoveryChoice({ discovery, discoveryFile }: DiscoveryFlags): D
   if (names.includes("file") && discoveryFile === undefined)
     throw new ExitError(exitCodes.usage, "say where with --discovery-file PATH");
   if (discoveryFile !== undefined && !names.includes("file")) names.unshift("file");
-  return { providers: [...new Set(names)].filter(isProviderName), file: discoveryFile };
+  const { dockerHost: host, dockerPublishedHost: publishedHost } = flags;
+  const { kubeconfig, kubernetesContext: context, kubernetesNamespace: namespace } = flags;
+  return {
+    providers: [...new Set(names)].filter(isProviderName),
+    file: discoveryFile,
+    docker: { ...(host === undefined ? {} : { host }), ...(publishedHost === undefined ? {} : { publishedHost }) },
+    kubernetes: {
+      ...(kubeconfig === undefined ? {} : { kubeconfig }),
+      ...(context === undefined ? {} : { context }),
+      ...(namespace === undefined ? {} : { namespace }),
+    },
+  };
+}
+
+function namesOf({ discovery }: DiscoveryFlags): string[] {
+  return (discovery ?? []).flatMap((name) => name.split(",")).filter((name) => name !== "" && name !== "none");
+}
+
+/** A flag that nobody reads would leave its giver in the belief that it is obeyed. */
+function refuseUnused(provider: string, own: Readonly<Record<string, string>>, flags: DiscoveryFlags): void {
+  const given = Object.keys(own).find((key) => flags[key as keyof DiscoveryFlags] !== undefined);
+  if (given !== undefined && !namesOf(flags).includes(provider))
+    throw new ExitError(exitCodes.usage, `${own[given]} is for --discovery ${provider}, which is not among the providers`);
 }
 
 /** ToolHive's own workloads: by its server, and by its files while there is none. */

@@ -1,9 +1,9 @@
 // Which discovery providers there are.
 import type { Log } from "../../common/log.ts";
 import type { Started } from "./discovery.ts";
-import { createDockerProvider } from "./docker.ts";
+import { createDockerProvider, type DockerOptions } from "./docker.ts";
 import { createFileProvider } from "./file.ts";
-import { createKubernetesProvider } from "./kubernetes.ts";
+import { createKubernetesProvider, type KubernetesOptions } from "./kubernetes.ts";
 import type { Provider, ProviderOptions } from "./provider.ts";
 import { createToolhiveProvider } from "./toolhive.ts";
 import { createToolhiveFilesProvider } from "./toolhive-files.ts";
@@ -13,6 +13,8 @@ export interface DiscoveryChoice {
   readonly providers: readonly ProviderName[];
   /** A file or directory for `file`. */
   readonly file?: string | undefined;
+  readonly docker?: Pick<DockerOptions, "host" | "publishedHost"> | undefined;
+  readonly kubernetes?: Pick<KubernetesOptions, "namespace" | "kubeconfig" | "context"> | undefined;
 }
 
 interface Row {
@@ -24,8 +26,8 @@ interface Row {
 const rows = {
   toolhive: { create: createToolhiveProvider },
   "toolhive-files": { create: createToolhiveFilesProvider, standsInFor: "toolhive" },
-  docker: { create: createDockerProvider },
-  kubernetes: { create: createKubernetesProvider },
+  docker: { create: (options, { docker }) => createDockerProvider({ ...options, ...docker }) },
+  kubernetes: { create: (options, { kubernetes }) => createKubernetesProvider({ ...options, ...kubernetes }) },
   file: { create: (options, { file = "" }) => createFileProvider({ ...options, path: file }) },
 } as const satisfies Record<string, Row>;
 
