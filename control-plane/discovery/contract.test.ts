@@ -1,123 +1,13 @@
-// What every provider promises, over a fake of what it asks. A new provider is a row.
+// What every provider promises, over a fake of what it asks. A new provider is a row in test/support/discovery-worlds.ts.
 import assert from "node:assert/strict";
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { pino } from "pino";
+import { type Place, providerRows, type World } from "../../test/support/discovery-worlds.ts";
 import { eventually } from "../../test/support/eventually.ts";
-import { temporaryDirectory } from "../../test/support/processes.ts";
-import { startToolhive, toolhiveFiles } from "../../test/support/toolhive.ts";
 import { createDiscovery, type Discovery } from "./discovery.ts";
-import { createFileProvider } from "./file.ts";
-import type { Provider, Sighting } from "./provider.ts";
-import { createToolhiveProvider } from "./toolhive.ts";
-import { createToolhiveFilesProvider } from "./toolhive-files.ts";
+import type { Provider, Sighting, Workload } from "./provider.ts";
 
 const log = pino({ level: "silent" });
-
-/** A server of the world that a provider looks at: reached at `http://127.0.0.1:PORT/mcp`. */
-interface Place {
-  readonly name: string;
-  readonly group: string;
-  readonly port: number;
-}
-
-/** What a provider looks at. */
-interface World extends AsyncDisposable {
-  readonly provider: Provider;
-  /** Exactly these run. */
-  set(places: readonly Place[]): Promise<void>;
-  /** Something stands among them that is no workload. */
-  addMalformed(): Promise<void>;
-  /** Nothing can be seen, as when the server that is asked went away. */
-  break(): Promise<void>;
-  mend(): Promise<void>;
-}
-
-const rows: Record<string, () => Promise<World>> = {
-  "toolhive over http": () => toolhive(false),
-  "toolhive over a socket": () => toolhive(true),
-  "toolhive-files": toolhiveOnDisk,
-  "a directory of files": () => files(),
-};
-
-async function toolhive(isSocket: boolean): Promise<World> {
-  await using stack = new AsyncDisposableStack();
-  const { path } = stack.use(await temporaryDirectory());
-  const fake = stack.use(await startToolhive({ directory: path, isSocket }));
-  let present: readonly Place[] = [];
-  const listed = () => present.map(({ name, group, port }) => ({ name, group, port, url: `http://127.0.0.1:${port}/mcp` }));
-  const owned = stack.move();
-  return {
-    provider: createToolhiveProvider({ log, serverFile: fake.serverFile, pollMs: 50, answerMs: 2_000 }),
-    async set(places) {
-      present = places;
-      fake.set(listed());
-    },
-    addMalformed: async () => fake.set([...listed(), null, { name: 7 }, { name: "odd", group: "Bad Group!", url: "ftp://x" }]),
-    break: () => fake.behave("down"),
-    mend: () => fake.behave("none"),
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
-}
-
-async function toolhiveOnDisk(): Promise<World> {
-  const directory = await temporaryDirectory();
-  let fake = await toolhiveFiles(directory.path);
-  let present: readonly Place[] = [];
-  async function set(places: readonly Place[]): Promise<void> {
-    for (const { name } of present) if (!places.some((place) => place.name === name)) await fake.remove(name);
-    present = places;
-    for (const { name, group, port } of places) {
-      await fake.group(group);
-      await fake.workload(name, { group, port }, { status: "running", process_id: process.pid });
-    }
-  }
-  return {
-    provider: createToolhiveFilesProvider({ log, paths: fake.paths, pollMs: 200 }),
-    set,
-    async addMalformed() {
-      await fake.tear("torn");
-      await fake.workload("portless", { group: "a", port: 0 });
-    },
-    break: () => rm(join(directory.path, "state"), { recursive: true }),
-    async mend() {
-      fake = await toolhiveFiles(directory.path);
-      await set(present);
-    },
-    [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose](),
-  };
-}
-
-async function files(): Promise<World> {
-  const directory = await temporaryDirectory();
-  const path = join(directory.path, "backends");
-  await mkdir(path);
-  let present: readonly Place[] = [];
-  const write = async (more = "") => {
-    const groups = [...new Set(present.map(({ group }) => group))].map((name) => `kind: Group\nname: ${name}\n`);
-    const members = present.map(
-      ({ name, group, port }) => `kind: Backend\nname: ${name}\ngroup: ${group}\nurl: http://127.0.0.1:${port}/mcp\n`,
-    );
-    const text = present.length === 0 ? "" : [...groups, ...members].join("---\n");
-    await rm(join(path, "all.yaml"), { force: true });
-    if (text + more !== "") await writeFile(join(path, "all.yaml"), text + more);
-  };
-  return {
-    provider: createFileProvider({ log, path, pollMs: 200 }),
-    async set(places) {
-      present = places;
-      await write();
-    },
-    addMalformed: () => writeFile(join(path, "bad.yaml"), "kind: Backend\nname: odd\ngroup: a\nurl: ftp://x\n"),
-    break: () => rm(path, { recursive: true }),
-    async mend() {
-      await mkdir(path);
-      await write();
-    },
-    [Symbol.asyncDispose]: () => directory[Symbol.asyncDispose](),
-  };
-}
 
 const [one, two, three, four]: Place[] = [
   { name: "one", group: "a", port: 21_001 },
@@ -126,11 +16,12 @@ const [one, two, three, four]: Place[] = [
   { name: "four", group: "b", port: 21_004 },
 ] as const;
 
-for (const [row, open] of Object.entries(rows)) {
-  const promise = (name: string, body: (world: World) => Promise<void>) =>
-    test(`${row}: ${name}`, async () => {
+for (const [row, { open, faults, never }] of Object.entries(providerRows)) {
+  /** `skip` is why it can't be asked of this one. */
+  const promise = (name: string, body: (world: World, t: TestContext) => Promise<void>, skip?: string) =>
+    test(`${row}: ${name}`, { skip: skip ?? false }, async (t) => {
       await using world = await open();
-      await body(world);
+      await body(world, t);
     });
 
   promise("the first sighting is whole, and comes at once", async (world) => {
@@ -187,6 +78,101 @@ for (const [row, open] of Object.entries(rows)) {
     await world.set([one, two, four] as Place[]);
     await eventually("it is seen", () => found(discovery).length === 3);
     await eventually("it works", () => discovery.status()[0]?.state === "ok");
+  });
+
+  const slowly = async (world: World) => {
+    await world.set([one, two] as Place[]);
+    await world.suffer("slow");
+    const startedMs = performance.now();
+    using watch = look(world.provider);
+    assert.deepEqual(placesOf(await watch.next()), ["a/one 21001", "a/two 21002"]);
+    assert.ok(performance.now() - startedMs >= 300, "it was not slow");
+    await world.set([one, three] as Place[]);
+    await watch.until(["a/one 21001", "b/three 21003"]);
+  };
+  promise("who is slow is waited for", slowly, never.slow);
+
+  for (const [fault, said] of Object.entries(faults) as [keyof typeof faults, RegExp | string][]) {
+    const hurt = async (world: World) => {
+      await world.set([one, two] as Place[]);
+      await using discovery = createDiscovery({ log, random: () => 0 });
+      await discovery.use([{ provider: world.provider }]);
+      await world.suffer(fault);
+      const told = () => [discovery.status()[0]?.error ?? "", ...(discovery.status()[0]?.problems ?? [])].join("\n");
+      await eventually("it is told", () => told() !== "");
+      assert.match(told(), said as RegExp);
+      assert.deepEqual(found(discovery), ["a/one 21001", "a/two 21002"]);
+      await world.suffer();
+      await world.set([one, two, four] as Place[]);
+      await eventually("it is seen", () => found(discovery).length === 3);
+      await eventually("all is well", () => discovery.status()[0]?.state === "ok" && told() === "");
+    };
+    promise(
+      `${fault}: nothing leaves, it is said, and what changes later is seen`,
+      hurt,
+      typeof said === "string" ? said : undefined,
+    );
+  }
+
+  const untold = async (world: World) => {
+    assert.ok(world.setUntold);
+    await world.set([one, two] as Place[]);
+    using watch = look(world.provider);
+    await watch.until(["a/one 21001", "a/two 21002"]);
+    await world.setUntold([two, three] as Place[]);
+    await watch.until(["a/two 21002", "b/three 21003"]);
+    await world.set([two, four] as Place[]);
+    await watch.until(["a/two 21002", "b/four 21004"]);
+  };
+  promise("what changed while nobody was told, and is forgotten since, is seen", untold, never.untold);
+
+  promise("a clock that jumps an hour ahead and two back changes nothing", async (world, t) => {
+    await world.set([one, two] as Place[]);
+    await using discovery = createDiscovery({ log, random: () => 0 });
+    await discovery.use([{ provider: world.provider }]);
+    const realMs = Date.now.bind(Date);
+    for (const [hours, places] of [
+      [1, [one, two, three]],
+      [-1, [one, two, three, four]],
+    ] as const) {
+      t.mock.method(Date, "now", () => realMs() + hours * 3_600_000);
+      await world.set([...places] as Place[]);
+      await eventually("a change is seen", () => found(discovery).length === places.length);
+      assert.equal(discovery.status()[0]?.state, "ok");
+      await world.break();
+      await eventually("a failure is noticed", () => discovery.status()[0]?.state === "stale");
+      assert.equal(found(discovery).length, places.length);
+      await world.mend();
+      await eventually("it is tried again soon", () => discovery.status()[0]?.state === "ok");
+    }
+  });
+
+  promise("of a name that another provider has too, the first one's counts, and the other is told", async (world) => {
+    await world.set([one, two] as Place[]);
+    const other: Workload = {
+      ...{ group: "a", name: "one", url: "http://127.0.0.1:9/mcp", transport: "streamable-http", isRunning: true, metadata: {} },
+    };
+    const rival: Provider = {
+      name: "rival",
+      async *watch(signal) {
+        yield { workloads: [other] };
+        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+      },
+    };
+    for (const [providers, kept] of [
+      [[world.provider, rival], "a/one 21001"],
+      [[rival, world.provider], "a/one 9"],
+    ] as const) {
+      await using discovery = createDiscovery({ log });
+      await discovery.use(providers.map((provider) => ({ provider })));
+      assert.deepEqual(found(discovery), [kept, "a/two 21002"]);
+      const [first, second] = providers.map(({ name }) => name);
+      const wanted = `a/one of ${second} is left out: ${first} has one of that name`;
+      assert.deepEqual(
+        discovery.status().map(({ problems }) => problems.includes(wanted)),
+        [false, true],
+      );
+    }
   });
 
   promise("an empty answer where there were backends is believed when it repeats", async (world) => {

@@ -35,7 +35,8 @@ export function createToolhiveFilesProvider({ paths = toolhivePaths(), pollMs = 
     const workloads: Workload[] = [];
     for (const [path, { value, fault }] of configs) {
       const name = basename(path, ".json");
-      if (value === undefined) problems.push(`workload ${JSON.stringify(name)} is left out: its file can't be read: ${fault}`);
+      const becomes = value === undefined ? "is left out" : "counts as it was";
+      if (fault !== undefined) problems.push(`workload ${JSON.stringify(name)} ${becomes}: its file can't be read: ${fault}`);
       if (value === undefined) continue;
       const status = states.get(join(paths.statuses, `${name.replaceAll("/", "-")}.json`))?.value;
       const workload = toWorkload(name, value, status);

@@ -31,6 +31,8 @@ export type Fault =
   | "malformed"
   /** The body is JSON of another kind. */
   | "nonsense"
+  /** The connection breaks in the middle of the body. */
+  | "cut"
   /** The body has no end. */
   | "endless"
   | "unauthorized"
@@ -92,6 +94,7 @@ export async function startToolhive(options: FakeToolhiveOptions): Promise<FakeT
     if (fault === "unauthorized") return void response.writeHead(401).end("Unauthorized");
     response.setHeader("content-type", "application/json");
     if (fault === "malformed") return void response.end('{"workloads":[{"name":');
+    if (fault === "cut") return void response.write('{"workloads":[{"name":', () => response.destroy());
     if (fault === "nonsense") return void response.end('"hello"');
     if (fault === "endless") return endless(response);
     const url = new URL(path, "http://fake");
@@ -196,8 +199,8 @@ export interface FakeToolhiveFiles {
   /** A run config and its status; `status` undefined writes none. */
   workload(name: string, config: Readonly<Record<string, unknown>>, status?: Readonly<Record<string, unknown>>): Promise<void>;
   remove(name: string): Promise<void>;
-  /** Writes something in the middle of being written. */
-  tear(name: string): Promise<void>;
+  /** Writes something in the middle of being written, or that. */
+  tear(name: string, text?: string): Promise<void>;
 }
 
 export async function toolhiveFiles(directory: string): Promise<FakeToolhiveFiles> {
@@ -227,6 +230,6 @@ export async function toolhiveFiles(directory: string): Promise<FakeToolhiveFile
     async remove(name) {
       for (const folder of [paths.runConfigs, paths.statuses]) await rm(join(folder, `${name}.json`), { force: true });
     },
-    tear: (name) => writeFile(join(paths.runConfigs, `${name}.json`), '{"name": "torn", "gro'),
+    tear: (name, text = '{"name": "torn", "gro') => writeFile(join(paths.runConfigs, `${name}.json`), text),
   };
 }
