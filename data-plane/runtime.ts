@@ -10,7 +10,7 @@ import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resou
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
 import type { BreakerSettings } from "./backends/breaker.ts";
 import type { HealthOptions } from "./backends/catalogs.ts";
-import { createEndpoints } from "./backends/endpoints.ts";
+import { createEndpoints, type Endpoint, type EndpointList, type Endpoints } from "./backends/endpoints.ts";
 import { reasonOf } from "./backends/errors.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
@@ -39,7 +39,7 @@ export interface SnapshotContent extends SessionTerms {
     readonly spec: VirtualServerSpec;
     readonly backends: readonly string[];
   }[];
-  /** By resource name; `key` changes with the content. */
+  /** By resource name; `key` changes with the content, except for where its places are. */
   readonly backends: ReadonlyMap<string, { readonly spec: BackendSpec; readonly key: string }>;
 }
 
@@ -66,6 +66,10 @@ export interface Runtime extends SessionTerms {
   readonly virtualServers: ReadonlyMap<string, VirtualServer>;
   /** The backends with the names of their resources. */
   readonly backends: readonly { readonly resource: string; readonly backend: Backend }[];
+  /** Settles when each backend was tried at one of the places that it will have. */
+  readonly firstAttempts: Promise<unknown>;
+  /** Where backends are from now on, and how they are looked at. Called once, when the runtime is put into force. */
+  enter(): void;
   /** Ends what `next` does not carry on; all of it without. */
   release(next: Runtime | undefined): Promise<void>;
 }
@@ -96,23 +100,24 @@ export const emptyRuntime: Runtime = {
   revocations: [],
   virtualServers: new Map(),
   backends: [],
+  firstAttempts: Promise.resolve(),
+  enter: () => undefined,
   release: async () => undefined,
 };
 
 /** The same runtime under other terms. */
 export function withTerms(runtime: Runtime, { revision, storeUid, revocations }: SessionTerms): Runtime {
   const next: Runtime = { ...runtime, revision, storeUid, revocations };
-  keysOf.set(next, keysOf.get(runtime) ?? new Map());
+  carriedBy.set(next, carriedBy.get(runtime) ?? new Map());
   return next;
 }
 
 /** Builds the runtime of a snapshot; throws SnapshotRefusedError. */
 export function buildRuntime(content: SnapshotContent, previous: Runtime, options: RuntimeOptions): Runtime {
   const violations: Violation[] = [];
-  const carried = new Map(keysOf.get(previous) ?? []);
-  const used = new Map<string, { resource: string; backend: Backend }>();
+  const before = carriedBy.get(previous);
+  const used = new Map<string, Carried>();
   const started: Backend[] = [];
-  const reused: [Backend, Operational | undefined][] = [];
   const virtualServers = new Map<string, VirtualServer>();
 
   function attemptTo<T>(resource: string, field: string, make: () => T): T | undefined {
@@ -129,43 +134,35 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     if (!declared) throw new Error("is named by a virtual server but not in the snapshot");
     const strategy = strategyOf(server, declared.spec.name);
     const passed = server.passthroughHeaders.join(",").toLowerCase();
-    const key = `${resource} ${declared.key} ${passed} ${strategy ? jsonOf(isOfCallers(strategy) ? [strategy, server.name, server.incomingAuth] : strategy) : ""}`;
-    const existing = used.get(key)?.backend ?? carried.get(key)?.backend;
-    const backend =
-      existing ??
-      startBackend(
-        { resource, spec: declared.spec, place: createHash("sha256").update(key).digest("base64url") },
-        strategy,
-        server,
-      );
-    if (existing) reused.push([existing, server.operational]);
-    used.set(key, { resource, backend });
-    return backend;
-  }
-
-  function startBackend(
-    { resource, spec, place }: { resource: string; spec: BackendSpec; place: string },
-    strategy: OutgoingAuthStrategy | undefined,
-    server: VirtualServerSpec,
-  ): Backend {
-    const { endpoints } = spec;
-    if (endpoints.length === 0) return startAt({ resource, spec, place }, strategy, server);
-    const started = endpoints.map(({ url, priority }) => {
-      const digest = createHash("sha256").update(url).digest("base64url");
-      const legKey = `${spec.name} ${digest.slice(0, 12)}`; // no backend has a space in its name
-      const at = { resource, spec: { ...spec, url }, place: `${place} ${digest}`, legKey, onMessage };
-      return { backend: startAt(at, strategy, server), priority, legKey };
-    });
-    const whole = createEndpoints(started as [(typeof started)[number]]);
+    const shown = strategy ? jsonOf(isOfCallers(strategy) ? [strategy, server.name, server.incomingAuth] : strategy) : "";
+    const key = `${resource} ${declared.key} ${passed} ${shown}`;
+    const existing = used.get(key);
+    if (existing) {
+      used.set(key, { ...existing, operational: server.operational });
+      return existing.endpoints.backend;
+    }
+    const known = before?.get(key);
+    const next = placesOf(declared.spec).map(({ url, priority }): Endpoint => {
+      const { place, legKey } = namesOf(key, { name: declared.spec.name, url });
+      const kept = known?.next.find((one) => one.legKey === legKey);
+      if (kept) return { ...kept, priority };
+      return {
+        legKey,
+        priority,
+        backend: startAt({ resource, spec: { ...declared.spec, url }, place, legKey, onMessage }, strategy, server),
+      };
+    }) as [Endpoint, ...Endpoint[]];
+    const endpoints = known?.endpoints ?? createEndpoints(next);
     // Whoever hears of a place is to answer where the session is by then.
     function onMessage(session: Session | undefined, _place: Backend, message: Message): Promise<void> | undefined {
-      return options.onMessage(session, whole, message);
+      return options.onMessage(session, endpoints.backend, message);
     }
-    return whole;
+    used.set(key, { resource, endpoints, next, operational: server.operational });
+    return endpoints.backend;
   }
 
   function startAt(
-    { resource, spec, place, legKey, onMessage = options.onMessage }: Starting,
+    { resource, spec, place, legKey, onMessage }: Starting,
     strategy: OutgoingAuthStrategy | undefined,
     server: VirtualServerSpec,
   ): Backend {
@@ -179,7 +176,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const backend = createBackend({
       spec,
       place,
-      ...(legKey === undefined ? {} : { legKey }),
+      legKey,
       credential,
       breaker,
       health: healthOf(server.operational?.failureHandling),
@@ -204,34 +201,64 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     for (const backend of started) void backend.retire(0);
     throw new SnapshotRefusedError(violations);
   }
-  for (const [backend, operational] of reused)
-    backend.configure(breakerOf(operational?.failureHandling?.circuitBreaker), healthOf(operational?.failureHandling));
-  const backends = [...used.values()];
   const { version, revision, storeUid, revocations } = content;
+  const members = [...used.values()];
+  const places = members.flatMap(({ next }) => next.map(({ backend }) => backend));
   const runtime: Runtime = {
     ...{ version, revision, storeUid, revocations },
     virtualServers,
-    backends,
+    backends: members.map(({ resource, endpoints }) => ({ resource, backend: endpoints.backend })),
+    firstAttempts: Promise.all(members.map(({ next }) => Promise.race(next.map(({ backend }) => backend.firstAttempt)))),
+    enter() {
+      for (const { endpoints, next, operational } of members) {
+        endpoints.move(next);
+        endpoints.backend.configure(
+          breakerOf(operational?.failureHandling?.circuitBreaker),
+          healthOf(operational?.failureHandling),
+        );
+      }
+    },
     async release(next) {
-      const kept = new Set(next?.backends.map(({ backend }) => backend));
-      await Promise.all(
-        backends.filter(({ backend }) => !kept.has(backend)).map(({ backend }) => backend.retire(next ? retireMs : 0)),
+      const kept = new Set(
+        [...((next && carriedBy.get(next))?.values() ?? [])].flatMap((one) => one.next.map(({ backend }) => backend)),
       );
+      await Promise.all(places.filter((place) => !kept.has(place)).map((place) => place.retire(next ? retireMs : 0)));
     },
   };
-  keysOf.set(runtime, used);
+  carriedBy.set(runtime, used);
   return runtime;
 }
 
-/** What each runtime's backends were built from, so that the next one can carry them on. */
-const keysOf = new WeakMap<Runtime, ReadonlyMap<string, { resource: string; backend: Backend }>>();
+/** A backend as one runtime has it; the next one carries on what it has too. */
+interface Carried {
+  readonly resource: string;
+  readonly endpoints: Endpoints;
+  /** Where it is while the runtime is in force. */
+  readonly next: EndpointList;
+  readonly operational: Operational | undefined;
+}
+
+/** By what its backends were built from. */
+const carriedBy = new WeakMap<Runtime, ReadonlyMap<string, Carried>>();
+
+/** Where a backend is; a program is where we are. */
+function placesOf({ url, endpoints }: BackendSpec): readonly { readonly url: string; readonly priority: number }[] {
+  return endpoints.length > 0 ? endpoints : [{ url, priority: 0 }];
+}
+
+/** What a place is called: the same on every replica, however many others the backend has. */
+function namesOf(key: string, { name, url }: { name: string; url: string }): { readonly place: string; readonly legKey: string } {
+  const digest = createHash("sha256").update(url).digest("base64url");
+  const place = createHash("sha256").update(`${key} ${digest}`).digest("base64url");
+  return { place, legKey: `${name} ${digest.slice(0, 12)}` }; // no backend has a space in its name
+}
 
 /** One server that is to be used. */
 interface Starting extends Pick<BackendOptions, "spec"> {
   readonly resource: string;
   readonly place: string;
-  readonly legKey?: string;
-  readonly onMessage?: BackendOptions["onMessage"];
+  readonly legKey: string;
+  readonly onMessage: BackendOptions["onMessage"];
 }
 
 /** Whether its credentials are made with what the virtual server says of callers, too. */

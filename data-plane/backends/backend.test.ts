@@ -408,7 +408,7 @@ test("a retired backend lets its calls in flight end", async (t) => {
   answer(textResult("in time"));
   assert.equal(resultOf(await pending), "in time");
   await retired;
-  await assert.rejects(call(backend, newSession(), "slow"), failure("unavailable", "not_executed"));
+  await assert.rejects(call(backend, newSession(), "slow"), failure("gone", "not_executed"));
 });
 
 test("a refused handshake leaves no session behind at the server", async (t) => {

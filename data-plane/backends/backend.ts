@@ -17,7 +17,7 @@ import { createBulkhead, type Keep } from "./bulkhead.ts";
 import type { Catalog } from "./catalog.ts";
 import { type BackendState, type HealthOptions, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
-import { BackendError, reasonOf } from "./errors.ts";
+import { BackendError, backendGone, reasonOf } from "./errors.ts";
 import type { HealthState } from "./health.ts";
 import { callsMax } from "./http-target.ts";
 import { gateway, type Hear, type Leg, type RequestOptions } from "./leg.ts";
@@ -58,7 +58,7 @@ export interface Backend {
   /** Its breaker is open: calls fail at once. */
   readonly isLeftAlone: boolean;
   /** Where it is several; undefined where it is one. */
-  readonly endpoints?: readonly Backend[];
+  readonly endpoints?: readonly Backend[] | undefined;
   /** Settles when the first attempt to list it has ended, either way. */
   readonly firstAttempt: Promise<void>;
   /** As a client sees it: by what it declared, and, where the backend shows callers different things, by who it is. */
@@ -322,6 +322,7 @@ export function createBackend(options: BackendOptions): Backend {
     join: catalogs.join,
     call: (session, message, options) =>
       bulkhead.run(async (keep) => {
+        if (isRetired) throw backendGone();
         const { limit, timeoutMs, isIncidental, isLastResort } = options;
         limit.arm(timeoutMs);
         try {

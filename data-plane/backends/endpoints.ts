@@ -1,9 +1,11 @@
-// One backend at several places, which do the same: a session stays where it began, other calls go where least is going on, and what
-// was provably not sent goes to the next place. A place that fails is tried last, and never left out: it may be all there is.
+// One backend at one or several places, which do the same: a session stays where it began, other calls go where least is going on, and
+// what was provably not sent goes to the next place. A place that fails is tried last, and never left out: it may be all there is. Places
+// come and go while calls are made.
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
 import { sumOf } from "../telemetry/call-meter.ts";
 import type { Backend, CallOptions } from "./backend.ts";
+import type { Catalog } from "./catalog.ts";
 import { BackendError } from "./errors.ts";
 import type { HealthState } from "./health.ts";
 
@@ -15,17 +17,30 @@ export interface Endpoint {
   readonly legKey: string;
 }
 
-/** The places as one backend; what they are is theirs, which of them is asked is decided here. */
-export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): Backend {
-  const all = endpoints.map(({ backend }) => backend);
-  const homes = new WeakMap<Session, Endpoint>();
+export type EndpointList = readonly [Endpoint, ...Endpoint[]];
+
+export interface Endpoints {
+  /** All of them as one; what they are is theirs, which of them is asked is decided here. */
+  readonly backend: Backend;
+  /** New calls go to these from now on. Calls in flight end where they are, so whoever leaves is not to be retired before that. */
+  move(endpoints: EndpointList): void;
+}
+
+export function createEndpoints(initial: EndpointList): Endpoints {
+  let endpoints = initial;
+  /** What was listed before the last move: it counts until the new places have been listed. */
+  let kept: Catalog | undefined;
+  const homes = new WeakMap<Session, Backend>();
   let turn = 0;
 
+  const all = (): Backend[] => endpoints.map(({ backend }) => backend);
+
   /** Best first. Of equals another one each time. */
-  function ranked(): Endpoint[] {
+  function ranked(): readonly Endpoint[] {
+    if (endpoints.length === 1) return endpoints;
     const from = turn++;
     const place = new Map(endpoints.map((endpoint, i) => [endpoint, (i + from) % endpoints.length]));
-    return [...endpoints].sort(
+    return endpoints.toSorted(
       (a, b) =>
         trouble(a) - trouble(b) ||
         a.priority - b.priority ||
@@ -36,18 +51,24 @@ export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): 
 
   /** The one that says what there is: the first in the operator's order that works, so that all proxies see the same. */
   function primary(): Backend {
+    if (endpoints.length === 1) return endpoints[0].backend;
     const listed = endpoints.toSorted((a, b) => a.priority - b.priority).filter(({ backend }) => backend.catalog !== undefined);
     return (listed.find((one) => trouble(one) === 0) ?? listed[0] ?? endpoints[0]).backend;
   }
 
   /** Where the session with the backend is, here or as another replica left it. */
   function homeOf(session: Session): Endpoint | undefined {
-    return homes.get(session) ?? endpoints.find(({ legKey }) => session.state.legs.has(legKey));
+    const home = homes.get(session);
+    const here = home && endpoints.find(({ backend }) => backend === home);
+    if (here) return here;
+    const newestFirst = [...session.state.legs.keys()].toReversed();
+    return newestFirst.map((key) => endpoints.find(({ legKey }) => legKey === key)).find((one) => one !== undefined);
   }
 
   /** Where a call goes first, and then, as long as it was not sent. */
-  function routeOf(session: Session): Endpoint[] {
+  function routeOf(session: Session): readonly Endpoint[] {
     const order = ranked();
+    if (order.length === 1) return order;
     const home = isStateless() ? undefined : homeOf(session);
     if (!home) return order;
     // A place that is left alone would only say so; another begins a new session.
@@ -60,91 +81,112 @@ export function createEndpoints(endpoints: readonly [Endpoint, ...Endpoint[]]): 
   }
 
   async function call(session: Session, message: Message, options: CallOptions): Promise<Message> {
+    const home = homes.get(session);
+    const tried: Backend[] = [];
+    const spared: Backend[] = [];
     let failure: unknown;
-    const spared: Endpoint[] = [];
-    for (const endpoint of routeOf(session)) {
-      if (options.limit.signal.aborted) break;
+    while (!options.limit.signal.aborted) {
+      // Looked up each time: places may have come and gone during an attempt.
+      const place = routeOf(session).find(({ backend }) => !tried.includes(backend))?.backend;
+      if (!place) break;
+      homes.set(session, place); // also for calls that come meanwhile, and if this one fails it may have a session there
       try {
-        const answer = await endpoint.backend.call(session, message, options);
-        homes.set(session, endpoint);
-        return answer;
+        return await place.call(session, message, options);
       } catch (error) {
+        if (!isElsewhereWorth(error)) throw error;
         // The first place's reason is the one that tells what is wrong.
         failure ??= error;
-        if ((error as BackendError).code === "shed") spared.push(endpoint);
-        if (!isElsewhereWorth(error)) {
-          homes.set(session, endpoint); // it may have a session there
-          throw error;
-        }
+        if (error.code === "shed") spared.push(place);
+        tried.push(place);
       }
     }
+    if (home) homes.set(session, home);
     if (options.limit.signal.aborted) throw failure ?? options.limit.signal.reason;
     // One that has just come back is spared by its breaker; where there is no other, that would only fail more calls.
-    const well = spared.find((endpoint) => isWell(endpoint));
+    const well = tried.length > 1 ? spared.find(isWell) : undefined;
     if (!well) throw failure;
     homes.set(session, well);
-    return well.backend.call(session, message, { ...options, isLastResort: true });
+    return well.call(session, message, { ...options, isLastResort: true });
   }
 
-  const at = (session: Session): Backend => (homeOf(session)?.backend ?? ranked()[0]?.backend) as Backend;
+  const at = (session: Session): Backend => (homeOf(session) ?? ranked()[0] ?? endpoints[0]).backend;
 
-  return {
-    name: all[0]?.name as string,
-    isShared: false,
+  /** Where a session's answers are waited for: at a place that left, too, while it has calls. */
+  function listenerOf(session: Session): Backend {
+    const home = homes.get(session);
+    return home && home.inFlight > 0 ? home : at(session);
+  }
+
+  const backend: Backend = {
+    name: initial[0].backend.name,
+    isShared: initial[0].backend.isShared,
     get catalog() {
-      return primary().catalog;
+      return primary().catalog ?? kept;
     },
     get state() {
-      return endpoints
-        .map(({ backend }) => backend.state)
+      return all()
+        .map(({ state }) => state)
         .toSorted((a, b) => rank(a.state) - rank(b.state))[0] as Backend["state"];
     },
     get inFlight() {
-      return all.reduce((sum, { inFlight }) => sum + inFlight, 0);
+      return all().reduce((sum, { inFlight }) => sum + inFlight, 0);
     },
     get isLeftAlone() {
-      return all.every(({ isLeftAlone }) => isLeftAlone);
+      return endpoints.every((one) => one.backend.isLeftAlone);
     },
     get listedWith() {
       return primary().listedWith;
     },
-    tokens: all[0]?.tokens,
-    get calls() {
-      return sumOf(all.map(({ calls }) => calls));
+    get tokens() {
+      return endpoints[0].backend.tokens;
     },
-    firstAttempt: Promise.race(all.map(({ firstAttempt }) => firstAttempt)),
-    catalogOf: (client) => primary().catalogOf(client),
+    get calls() {
+      return sumOf(all().map(({ calls }) => calls));
+    },
+    get firstAttempt() {
+      return Promise.race(all().map(({ firstAttempt }) => firstAttempt));
+    },
+    get endpoints() {
+      return endpoints.length > 1 ? all() : undefined;
+    },
+    catalogOf: (client) => primary().catalogOf(client) ?? kept,
     contextOf: (caller) => primary().contextOf(caller),
     prove: (asker) => primary().prove(asker),
-    join: async (session) => void (await Promise.all(all.map((backend) => backend.join(session)))),
+    join: async (session) => void (await Promise.all(all().map((one) => one.join(session)))),
     call,
-    tell: (session, message) => at(session).tell(session, message),
-    adopt: async (session) => void (await Promise.all(all.map((backend) => backend.adopt(session)))),
+    tell: (session, message) => listenerOf(session).tell(session, message),
+    adopt: async (session) => void (await Promise.all(all().map((one) => one.adopt(session)))),
     follow: (session) => at(session).follow(session),
     followTask: (session, taskId, isWanted) => at(session).followTask(session, taskId, isWanted),
-    setLogLevel: async (session) => void (await Promise.all(all.map((backend) => backend.setLogLevel(session)))),
+    setLogLevel: async (session) => void (await Promise.all(all().map((one) => one.setLogLevel(session)))),
     relist: () => primary().relist(),
     configure(settings, health) {
-      for (const backend of all) backend.configure(settings, health);
+      for (const one of all()) one.configure(settings, health);
     },
-    retire: async (graceMs) => void (await Promise.all(all.map((backend) => backend.retire(graceMs)))),
-    endpoints: all,
+    retire: async (graceMs) => void (await Promise.all(all().map((one) => one.retire(graceMs)))),
+  };
+
+  return {
+    backend,
+    move(next) {
+      kept = backend.catalog;
+      endpoints = next;
+    },
   };
 }
 
 /** Whether a call that failed may be made at another place: it was not sent, and not for a reason that all places share. */
-function isElsewhereWorth(error: unknown): boolean {
-  return (
-    error instanceof BackendError && error.outcome === "not_executed" && (error.code === "unavailable" || error.code === "shed")
-  );
+function isElsewhereWorth(error: unknown): error is BackendError {
+  return error instanceof BackendError && error.outcome === "not_executed" && elsewhereWorth.has(error.code);
 }
+const elsewhereWorth: ReadonlySet<BackendError["code"]> = new Set(["unavailable", "shed", "gone"]);
 
 function trouble({ backend }: Endpoint): number {
   if (backend.isLeftAlone) return 2;
   return backend.state.state === "unhealthy" || backend.state.state === "unauthenticated" ? 1 : 0;
 }
 
-function isWell({ backend: { state } }: Endpoint): boolean {
+function isWell({ state }: Backend): boolean {
   return state.state === "healthy" || state.state === "degraded";
 }
 

@@ -3,6 +3,8 @@
 export type BackendErrorCode =
   /** It could not be reached, or the connection broke. */
   | "unavailable"
+  /** It is no longer part of the virtual server, so it was not asked. */
+  | "gone"
   /** No answer within the deadline. */
   | "timeout"
   /** It does not know the session (any more), so the call did not run. */
@@ -52,6 +54,11 @@ export class BackendError extends Error {
 export interface LeftAlone {
   readonly sinceMs: number;
   readonly retryAfterMs: number;
+}
+
+/** Why a call to a backend that left was not made. */
+export function backendGone(): BackendError {
+  return new BackendError("gone", "not_executed", "it is no longer part of this server");
 }
 
 /** Why a call ends whose client was asked something. */

@@ -27,6 +27,7 @@ const others = [
 const methods = [...repeatable, ...others];
 const codes = {
   unavailable: true,
+  gone: true,
   timeout: true,
   session_gone: true,
   bad_answer: true,
@@ -97,7 +98,7 @@ test("every failure there can be has the answer of the rules", () => {
     if (verdict !== wanted) assert.equal(verdict, wanted, JSON.stringify(failed));
     cases++;
   }
-  assert.equal(cases, methods.length * 9 * 2 * 3 * 3 * 2 ** 6);
+  assert.equal(cases, methods.length * 10 * 2 * 3 * 3 * 2 ** 6);
 });
 
 // What must hold whatever else is changed in the rules.

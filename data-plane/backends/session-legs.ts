@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { type Message, readMessage, request } from "../mcp/json-rpc.ts";
-import { type StoredLeg, withEntry } from "../session/record.ts";
+import type { StoredLeg } from "../session/record.ts";
 import { type Ending, notifySession, type Session } from "../session/session.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import type { ClientFacts, Leg, Resumable } from "./leg.ts";
@@ -34,6 +34,7 @@ export interface SessionLegsOptions {
   readonly log: Log;
 }
 
+const placesKept = 8;
 const openMs = 10_000;
 const tellMs = 5_000;
 const listenMs = 500;
@@ -119,7 +120,7 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
       await session.change((state) => {
         const present = state.legs.get(legKey);
         const isTaken = present?.place === place && present.sessionId !== before?.sessionId;
-        return isTaken ? state : { ...state, legs: withEntry(state.legs, legKey, { place, ...resumable }) };
+        return isTaken ? state : { ...state, legs: withLeg(state.legs, { place, ...resumable }) };
       });
     } catch (error) {
       await leg.close();
@@ -129,6 +130,13 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
     if (!shared || shared.sessionId === resumable.sessionId) return undefined;
     void leg.close();
     return opened(session, shared);
+  }
+
+  /** With it as the newest. Places of a backend come and go, so a session remembers only so many. */
+  function withLeg(before: Session["state"]["legs"], leg: StoredLeg): Session["state"]["legs"] {
+    const others = [...before.keys()].filter((key) => key !== legKey && key.startsWith(`${backend} `));
+    const forgotten = new Set([legKey, ...others.slice(0, Math.max(0, others.length + 1 - placesKept))]);
+    return new Map([...[...before].filter(([key]) => !forgotten.has(key)), [legKey, leg]]);
   }
 
   /** A backend that forgot the session may list other things to the next. */

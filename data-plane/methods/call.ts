@@ -87,6 +87,7 @@ export function backendFailure(call: Call, backend: string, error: BackendError)
 
 const wording: Readonly<Record<BackendError["code"], string>> = {
   unavailable: "is unavailable",
+  gone: "is gone",
   timeout: "did not answer in time",
   session_gone: "lost its session",
   bad_answer: "gave no usable answer",

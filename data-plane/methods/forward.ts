@@ -1,7 +1,7 @@
 // Sends a call to the backend that owns it, and gives that backend's answer.
 import type { Route } from "../aggregation/view.ts";
 import type { Backend, CallOptions } from "../backends/backend.ts";
-import { BackendError, nobodyAnswered } from "../backends/errors.ts";
+import { BackendError, backendGone, nobodyAnswered } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
 import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
 import { type Edit, isUnreadable, member, splice } from "../mcp/scan.ts";
@@ -22,7 +22,7 @@ export async function forward(
 ): Promise<Message> {
   const backend = call.server.backends.get(route.backend);
   try {
-    if (!backend) throw new BackendError("unavailable", "not_executed", "it is no longer part of this server");
+    if (!backend) throw backendGone();
     const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;
     const options = {
       timeoutMs: call.server.timeoutMs(route.backend),

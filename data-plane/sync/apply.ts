@@ -99,11 +99,12 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
       const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
       await Promise.race([
-        Promise.all(next.backends.map(({ backend }) => backend.firstAttempt)),
+        next.firstAttempts,
         sleep(runtime === emptyRuntime ? warmMs.start : warmMs.later, undefined, { ref: false }),
       ]);
       const previous = runtime;
       runtime = next;
+      next.enter();
       onRevocations?.();
       follow(previous);
       onChange();

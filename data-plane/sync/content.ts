@@ -1,5 +1,5 @@
 // Snapshot message → content: digests checked, bodies decoded, references closed.
-import { fromBinary } from "@bufbuild/protobuf";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
 import {
   RevocationsSchema,
@@ -35,7 +35,7 @@ export function readSnapshot(header: Header, resources: readonly SnapshotResourc
   const violations: Violation[] = [];
   const virtualServers: { name: string; spec: SnapshotContent["virtualServers"][number]["spec"]; backends: readonly string[] }[] =
     [];
-  const backends = new Map<string, { spec: ReturnType<typeof decodeBackend>; key: string }>();
+  const backends = new Map<string, ReturnType<typeof readBackend>>();
   const seen = new Set<string>();
   let revocations: readonly Revocation[] = [];
 
@@ -47,8 +47,7 @@ export function readSnapshot(header: Header, resources: readonly SnapshotResourc
     const type = typeOf(resource);
     const bytes = body?.value ?? new Uint8Array();
     try {
-      if (type === BackendSchema.typeName)
-        backends.set(name, { spec: decodeBackend(bytes), key: Buffer.from(resourceDigest(bytes)).toString("base64url") });
+      if (type === BackendSchema.typeName) backends.set(name, readBackend(bytes));
       else if (type === VirtualServerConfigSchema.typeName) {
         const config = fromBinary(VirtualServerConfigSchema, bytes);
         if (config.spec) virtualServers.push({ name: config.spec.name, spec: config.spec, backends: config.backends });
@@ -78,6 +77,8 @@ function decodeRevocations(bytes: Uint8Array): Revocation[] {
   }));
 }
 
-function decodeBackend(bytes: Uint8Array) {
-  return fromBinary(BackendSchema, bytes);
+function readBackend(bytes: Uint8Array) {
+  const spec = fromBinary(BackendSchema, bytes);
+  const unplaced = toBinary(BackendSchema, { ...spec, url: "", endpoints: [] });
+  return { spec, key: Buffer.from(resourceDigest(unplaced)).toString("base64url") };
 }
