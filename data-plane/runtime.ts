@@ -1,17 +1,15 @@
 // Everything one snapshot builds. A runtime is built aside and replaces the old one whole; what did not change between
 // two snapshots (a backend with its connections, sessions and breaker) is carried over.
 import { createHash } from "node:crypto";
-import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import type { Log } from "../common/log.ts";
 import type { Backend as BackendSpec } from "../proto/gen/vmcp/resource/v1/backend_pb.ts";
-import type { CircuitBreaker, FailureHandling, Operational } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
+import type { Operational } from "../proto/gen/vmcp/resource/v1/operational_pb.ts";
 import type { OutgoingAuthStrategy } from "../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
-import type { BreakerSettings } from "./backends/breaker.ts";
-import type { HealthOptions } from "./backends/catalogs.ts";
 import { createEndpoints, type Endpoint, type EndpointList, type Endpoints } from "./backends/endpoints.ts";
 import { reasonOf } from "./backends/errors.ts";
+import { breakerOf, healthOf } from "./backends/failure-handling.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
 import type { Message } from "./mcp/json-rpc.ts";
@@ -193,7 +191,10 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     const resource = `virtualServers/${name}`;
     const auth = attemptTo(resource, "incomingAuth", () => options.incoming.of(spec.incomingAuth));
     const backends = names.flatMap((backend) => attemptTo(backend, "", () => backendFor(backend, spec)) ?? []);
-    const server = attemptTo(resource, "aggregation", () => createVirtualServer({ name, spec, auth: auth ?? closed, backends }));
+    const departed = previous.virtualServers.get(name)?.departed;
+    const server = attemptTo(resource, "aggregation", () =>
+      createVirtualServer({ name, spec, auth: auth ?? closed, backends, departed }),
+    );
     if (server) virtualServers.set(name, server);
   }
 
@@ -280,21 +281,4 @@ function jsonOf(value: unknown): string {
 function strategyOf({ outgoingAuth }: VirtualServerSpec, backend: string): OutgoingAuthStrategy | undefined {
   if (!outgoingAuth) return undefined;
   return Object.hasOwn(outgoingAuth.backends, backend) ? outgoingAuth.backends[backend] : outgoingAuth.default;
-}
-
-function healthOf(handling: FailureHandling | undefined): HealthOptions {
-  const ms = (duration: Duration | undefined, otherwise: number): number => (duration ? durationMs(duration) : otherwise);
-  return {
-    intervalMs: ms(handling?.healthCheckInterval, 30_000),
-    timeoutMs: ms(handling?.healthCheckTimeout, 10_000),
-    unhealthyThreshold: handling?.unhealthyThreshold || 3,
-  };
-}
-
-function breakerOf(settings: CircuitBreaker | undefined): BreakerSettings {
-  return {
-    enabled: settings?.enabled ?? true,
-    failureThreshold: settings?.failureThreshold || 5,
-    openMs: settings?.timeout ? durationMs(settings.timeout) : 60_000,
-  };
 }

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { softwareVersion } from "../common/version.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
+import { createDeparted, type Departed } from "./aggregation/departed.ts";
 import { createView, needsWrapping, type View } from "./aggregation/view.ts";
 import type { Backend } from "./backends/backend.ts";
 import type { ListKind } from "./backends/catalog.ts";
@@ -26,6 +27,14 @@ export interface VirtualServer {
    * whom they show other things. Undefined when there is nothing to wait for. Never rejects.
    */
   join(session: Session): Promise<void> | undefined;
+  /** Who hears a client's answers to a backend: also one that has left and still has calls. */
+  listenerOf(backend: string): Backend | undefined;
+  /** What was there a moment ago. */
+  readonly departed: Departed;
+  /** Views that are known now. */
+  views(): Iterable<View>;
+  /** Notes which backends of the one before are no longer here, and what they had. */
+  follow(before: VirtualServer): void;
   /** Deadline of a call to a backend, milliseconds. */
   timeoutMs(backend: string): number;
   /** Merges the catalogs again at the next look; gives the view that clients of a kind had, if any had looked. */
@@ -45,8 +54,10 @@ export function createVirtualServer(options: {
   spec: VirtualServerSpec;
   auth: Authenticator;
   backends: readonly Backend[];
+  /** Of the one before, if there was one. */
+  departed?: Departed | undefined;
 }): VirtualServer {
-  const { name, spec, auth } = options;
+  const { name, spec, auth, departed = createDeparted() } = options;
   if (!spec.aggregation) throw new Error("aggregation is missing");
   const rules = spec.aggregation;
   const backends = new Map(options.backends.map((backend) => [backend.name, backend]));
@@ -113,6 +124,13 @@ export function createVirtualServer(options: {
       return viewOf(plain);
     },
     viewOf,
+    departed,
+    listenerOf: (backend) => backends.get(backend) ?? departed.draining(backend),
+    views: () => new Set([viewOf(plain), ...views.values()]),
+    follow(before) {
+      const left = [...before.backends.values()].filter((backend) => !backends.has(backend.name));
+      if (left.length > 0) departed.note(left, before.views());
+    },
     join(session) {
       const context = contextOf(session);
       if (joined.get(session) === context) return undefined;

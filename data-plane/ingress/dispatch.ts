@@ -66,7 +66,7 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
 /** Takes a notification or an answer; gives why it is refused. */
 export function takeMessage({ server, session, relay, log, ...place }: Place, { message }: ReadMessage): string | undefined {
   if (message.method === undefined)
-    return relay.answer(session, server.backends, message) ? undefined : "this answers no question of ours";
+    return relay.answer(session, server.listenerOf, message) ? undefined : "this answers no question of ours";
   if (message.method === "notifications/cancelled") {
     const request = rawParam(message, "requestId");
     const call = session.calls.get(request);

@@ -3,6 +3,7 @@ import type { Route } from "../aggregation/view.ts";
 import { resultResponse } from "../mcp/json-rpc.ts";
 import { member } from "../mcp/scan.ts";
 import { type Call, invalidParams, type Method } from "./call.ts";
+import { departedAnswer } from "./departed.ts";
 import { forward } from "./forward.ts";
 import { routeOfUri } from "./resources-read.ts";
 
@@ -17,7 +18,11 @@ export const complete: Method = async (call) => {
   const exposed = key && ref?.[key];
   if (typeof exposed !== "string" || !key) return invalidParams(call, '"ref" names neither a prompt nor a resource');
   const route = routeOfRef(call, key, exposed);
-  if (!route) return invalidParams(call, `unknown ${key === "name" ? "prompt" : "resource"}: ${exposed}`);
+  if (!route)
+    return (
+      departedAnswer(call, key === "name" ? "prompts" : "templates", exposed) ??
+      invalidParams(call, `unknown ${key === "name" ? "prompt" : "resource"}: ${exposed}`)
+    );
   // Other backends may have made us offer completions; this one would answer "method not found".
   const catalog = call.server.backends.get(route.backend)?.catalog;
   if (catalog && catalog.facts.capabilities.completions === undefined) return resultResponse(call.id, nothing[call.session.era]);

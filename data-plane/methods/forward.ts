@@ -20,7 +20,9 @@ export async function forward(
   edits: readonly Edit[],
   headers: Pick<CallOptions, "headers" | "freshHeaders"> = {},
 ): Promise<Message> {
-  const backend = call.server.backends.get(route.backend);
+  const isParked = call.stateless?.state?.kind === "parked"; // it has begun, so it may end
+  const backend =
+    call.server.backends.get(route.backend) ?? (isParked ? call.server.departed.draining(route.backend) : undefined);
   try {
     if (!backend) throw backendGone();
     const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;

@@ -6,13 +6,14 @@ import { type Edit, elements, member, splice } from "../mcp/scan.ts";
 import { noteUris } from "../session/handed-out.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { type Call, invalidParams, type Method, noSuchResource } from "./call.ts";
+import { departedAnswer, drainingRoute } from "./departed.ts";
 import { forward, replaceParam } from "./forward.ts";
 
 export const readResource: Method = async (call) => {
   const { uri } = call.params;
   if (typeof uri !== "string") return invalidParams(call, '"uri" is not a string');
-  const route = await findRouteOfUri(call, uri);
-  if (!route) return noSuchResource(call, uri);
+  const route = (await findRouteOfUri(call, uri)) ?? drainingRoute(call, "resources", uri);
+  if (!route) return departedAnswer(call, "resources", uri) ?? noSuchResource(call, uri);
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
   await noteUris(call.session, route.backend, response);
   return route.original === uri ? response.json : withExposedUris(response, route.original, uri);
@@ -22,9 +23,10 @@ export const readResource: Method = async (call) => {
 export function routeOfUri({ view, session, server }: Call, uri: string): Route | undefined {
   const listed = view.resources.get(uri) ?? view.templateIndex.match(uri);
   if (listed) return listed;
+  const hasLeft = server.departed.routeOf("resources", uri) !== undefined;
   // Of callers without sessions it is not known here what another replica handed out; where just one backend has resources, it is
   // the one to ask.
-  const backend = session.state.links.get(uri) ?? onlyOwner(server);
+  const backend = session.state.links.get(uri) ?? (hasLeft ? undefined : onlyOwner(server));
   return backend !== undefined && server.backends.has(backend) ? { backend, original: uri } : undefined;
 }
 

@@ -2,6 +2,7 @@
 import { resultResponse } from "../mcp/json-rpc.ts";
 import { type SessionState, withEntry } from "../session/record.ts";
 import { invalidParams, type Method, noSuchResource } from "./call.ts";
+import { departedAnswer } from "./departed.ts";
 import { forward, replaceParam } from "./forward.ts";
 import { findRouteOfUri, routeOfUri } from "./resources-read.ts";
 
@@ -16,7 +17,7 @@ export const subscribe: Method = async (call) => {
   if (!subscriptions.has(uri) && (subscriptions.size >= subscriptionsMax || characters > charactersMax))
     return invalidParams(call, `a session has at most ${subscriptionsMax} subscriptions, of ${charactersMax} characters in all`);
   const route = await findRouteOfUri(call, uri);
-  if (!route) return noSuchResource(call, uri);
+  if (!route) return departedAnswer(call, "resources", uri) ?? noSuchResource(call, uri);
   const response = await forward(call, route, replaceParam(call, "uri", uri, route.original));
   if (!response.error) await call.session.change(subscribed(uri, { backend: route.backend, original: route.original }));
   return response.json;

@@ -226,7 +226,7 @@ test("what a task asks reaches the client as of a plain call, and the answer rea
   const { id, params } = JSON.parse(asked) as { id: string; params: unknown };
   assert.deepEqual(params, { ...question, _meta: { mine: 1 } });
   const answer = `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":{"action":"accept","content":{}}}`;
-  assert.equal(calls.relay.answer(calls.session, calls.server.backends, readMessage(Buffer.from(answer))), true);
+  assert.equal(calls.relay.answer(calls.session, calls.server.listenerOf, readMessage(Buffer.from(answer))), true);
   assert.match((await answering).json.toString(), /heard .*accept/);
   assert.deepEqual(
     calls.sent.map((said) => (JSON.parse(said) as { method: string }).method),

@@ -8,6 +8,7 @@ import { type Edit, splice, withMembers, withoutMembers } from "../mcp/scan.ts";
 import { statelessErrors } from "../mcp/stateless.ts";
 import { noteUris } from "../session/handed-out.ts";
 import { type Call, invalidParams, type Method } from "./call.ts";
+import { departedAnswer, drainingRoute } from "./departed.ts";
 import { forward, replaceParam } from "./forward.ts";
 import { signIn } from "./sign-in.ts";
 import { callAsTask } from "./task-tools.ts";
@@ -16,8 +17,8 @@ import { withOwnTaskId } from "./tasks.ts";
 export const callTool: Method = async (call) => {
   const { name } = call.params;
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
-  const route = call.view.tools.get(name);
-  if (!route) return invalidParams(call, `unknown tool: ${name}`);
+  const route = call.view.tools.get(name) ?? drainingRoute(call, "tools", name);
+  if (!route) return departedAnswer(call, "tools", name) ?? invalidParams(call, `unknown tool: ${name}`);
   if (route.isSignIn) return (await signIn(call, route.backend)).json;
   const mayBeStateless = call.server.backends.get(route.backend)?.catalog?.facts.era !== "session";
   const wrong = call.stateless && paramMismatch(route.paramHeaders ?? [], call.params.arguments, call.headers);

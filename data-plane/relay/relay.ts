@@ -21,7 +21,7 @@ export interface Relay {
   /** Passes on what a backend says outside of calls: to one session, or, from a backend that sessions share, to whom it concerns. */
   outside(session: Session | undefined, backend: Backend, message: Message): Promise<void> | undefined;
   /** Sends a client's answer back to the backend that asked; false when we never asked that. */
-  answer(session: Session, backends: ReadonlyMap<string, Backend>, message: Message): boolean;
+  answer(session: Session, find: (name: string) => Backend | undefined, message: Message): boolean;
   /** Address of the other replica that asked what a message answers; undefined when it was this one, or nobody. */
   askedBy(session: Session, message: Message): string | undefined;
 }
@@ -105,13 +105,13 @@ export function createRelay({ keys, sessions, address, log }: RelayOptions): Rel
       for (const one of sessions()) if (one.stream) toClient(one, backend, message, (passed) => void one.stream?.send(passed));
       return undefined;
     },
-    answer(session, backends, message) {
+    answer(session, find, message) {
       const route = readRoute(sealer.open(readId(message), session.id));
       if (!route) return false;
       const [name, id] = route;
       session.questions.get(`${name} ${id}`)?.onAnswer?.();
       session.questions.delete(`${name} ${id}`);
-      backends.get(name)?.tell(session, withId(message, id).json).catch(ignore);
+      find(name)?.tell(session, withId(message, id).json).catch(ignore);
       return true;
     },
   };

@@ -69,6 +69,8 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
   function follow(previous: Runtime): void {
     for (const session of [...sessions.all()]) if (!runtime.virtualServers.has(session.virtualServer)) sessions.end(session);
     for (const server of runtime.virtualServers.values()) {
+      const before = previous.virtualServers.get(server.name);
+      if (before) server.follow(before);
       server.refresh(); // catalogs may have come while the runtime was built
       for (const session of sessions.all()) {
         if (session.virtualServer !== server.name) continue;
@@ -79,7 +81,7 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
           if (session.stream) void backend.follow(session); // one that took another's place knows no subscriptions yet
         }
       }
-      tellChanges(server, previous.virtualServers.get(server.name)?.refresh() ?? (() => undefined));
+      tellChanges(server, before?.refresh() ?? (() => undefined));
     }
   }
 
