@@ -12,11 +12,9 @@ import { reasonOf } from "./backends/errors.ts";
 import { breakerOf, healthOf } from "./backends/failure-handling.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
-import type { Message } from "./mcp/json-rpc.ts";
 import { passingOn } from "./outgoing-auth/pass-through.ts";
 import type { Credentials } from "./outgoing-auth/registry.ts";
 import type { Revocation } from "./session/revocations.ts";
-import type { Session } from "./session/session.ts";
 import { createVirtualServer, type VirtualServer } from "./virtual-server.ts";
 
 /** What a snapshot says about sessions. It is obeyed even when the rest can't be put into force. */
@@ -140,21 +138,16 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
       return existing.endpoints.backend;
     }
     const known = before?.get(key);
-    const next = placesOf(declared.spec).map(({ url, priority }): Endpoint => {
-      const { place, legKey } = namesOf(key, { name: declared.spec.name, url });
-      const kept = known?.next.find((one) => one.legKey === legKey);
-      if (kept) return { ...kept, priority };
-      return {
-        legKey,
-        priority,
-        backend: startAt({ resource, spec: { ...declared.spec, url }, place, legKey, onMessage }, strategy, server),
-      };
-    }) as [Endpoint, ...Endpoint[]];
-    const endpoints = known?.endpoints ?? createEndpoints(next);
-    // Whoever hears of a place is to answer where the session is by then.
-    function onMessage(session: Session | undefined, _place: Backend, message: Message): Promise<void> | undefined {
-      return options.onMessage(session, endpoints.backend, message);
-    }
+    const start = (onMessage: BackendOptions["onMessage"]) =>
+      placesOf(declared.spec).map(({ url, priority }): Endpoint => {
+        const { place, legKey } = namesOf(key, { name: declared.spec.name, url });
+        const kept = known?.next.find((one) => one.legKey === legKey);
+        if (kept) return { ...kept, priority };
+        const starting = { resource, spec: { ...declared.spec, url }, place, legKey, onMessage };
+        return { legKey, priority, backend: startAt(starting, strategy, server) };
+      }) as [Endpoint, ...Endpoint[]];
+    const endpoints = known?.endpoints ?? createEndpoints(start, options.onMessage);
+    const next = known ? start(endpoints.hear) : endpoints.places;
     used.set(key, { resource, endpoints, next, operational: server.operational });
     return endpoints.backend;
   }
@@ -202,10 +195,22 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     for (const backend of started) void backend.retire(0);
     throw new SnapshotRefusedError(violations);
   }
-  const { version, revision, storeUid, revocations } = content;
-  const members = [...used.values()];
+  const runtime = runtimeOf(content, virtualServers, [...used.values()]);
+  carriedBy.set(runtime, used);
+  return runtime;
+}
+
+/**
+ * Out of reach of what it was built from: errors hold the functions that made them, so a backend that was ended would hold the one
+ * that was there before it, and so on.
+ */
+function runtimeOf(
+  { version, revision, storeUid, revocations }: SnapshotContent,
+  virtualServers: Runtime["virtualServers"],
+  members: readonly Carried[],
+): Runtime {
   const places = members.flatMap(({ next }) => next.map(({ backend }) => backend));
-  const runtime: Runtime = {
+  return {
     ...{ version, revision, storeUid, revocations },
     virtualServers,
     backends: members.map(({ resource, endpoints }) => ({ resource, backend: endpoints.backend })),
@@ -213,21 +218,16 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     enter() {
       for (const { endpoints, next, operational } of members) {
         endpoints.move(next);
-        endpoints.backend.configure(
-          breakerOf(operational?.failureHandling?.circuitBreaker),
-          healthOf(operational?.failureHandling),
-        );
+        const { failureHandling } = operational ?? {};
+        endpoints.backend.configure(breakerOf(failureHandling?.circuitBreaker), healthOf(failureHandling));
       }
     },
     async release(next) {
-      const kept = new Set(
-        [...((next && carriedBy.get(next))?.values() ?? [])].flatMap((one) => one.next.map(({ backend }) => backend)),
-      );
+      const carried = [...((next && carriedBy.get(next))?.values() ?? [])];
+      const kept = new Set(carried.flatMap((one) => one.next.map(({ backend }) => backend)));
       await Promise.all(places.filter((place) => !kept.has(place)).map((place) => place.retire(next ? retireMs : 0)));
     },
   };
-  carriedBy.set(runtime, used);
-  return runtime;
 }
 
 /** A backend as one runtime has it; the next one carries on what it has too. */

@@ -4,7 +4,7 @@
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Session } from "../session/session.ts";
 import { sumOf } from "../telemetry/call-meter.ts";
-import type { Backend, CallOptions } from "./backend.ts";
+import type { Backend, BackendOptions, CallOptions } from "./backend.ts";
 import type { Catalog } from "./catalog.ts";
 import { BackendError } from "./errors.ts";
 import type { HealthState } from "./health.ts";
@@ -19,15 +19,22 @@ export interface Endpoint {
 
 export type EndpointList = readonly [Endpoint, ...Endpoint[]];
 
+type OnMessage = BackendOptions["onMessage"];
+
 export interface Endpoints {
   /** All of them as one; what they are is theirs, which of them is asked is decided here. */
   readonly backend: Backend;
+  readonly places: EndpointList;
+  /** What its places say, passed on as said by all of them: whoever hears it is to answer where the session is by then. */
+  readonly hear: OnMessage;
   /** New calls go to these from now on. Calls in flight end where they are, so whoever leaves is not to be retired before that. */
   move(endpoints: EndpointList): void;
 }
 
-export function createEndpoints(initial: EndpointList): Endpoints {
-  let endpoints = initial;
+/** `start` is called at once, with what the places are to tell. Nothing of it is kept: it may know more than is to live as long. */
+export function createEndpoints(start: (hear: OnMessage) => EndpointList, onMessage: OnMessage): Endpoints {
+  const hear: OnMessage = (session, _place, message) => onMessage(session, backend, message);
+  let endpoints = start(hear);
   /** What was listed before the last move: it counts until the new places have been listed. */
   let kept: Catalog | undefined;
   const homes = new WeakMap<Session, Backend>();
@@ -118,8 +125,8 @@ export function createEndpoints(initial: EndpointList): Endpoints {
   }
 
   const backend: Backend = {
-    name: initial[0].backend.name,
-    isShared: initial[0].backend.isShared,
+    name: endpoints[0].backend.name,
+    isShared: endpoints[0].backend.isShared,
     get catalog() {
       return primary().catalog ?? kept;
     },
@@ -168,6 +175,10 @@ export function createEndpoints(initial: EndpointList): Endpoints {
 
   return {
     backend,
+    get places() {
+      return endpoints;
+    },
+    hear,
     move(next) {
       kept = backend.catalog;
       endpoints = next;

@@ -34,7 +34,8 @@ export interface SessionLegsOptions {
   readonly log: Log;
 }
 
-const placesKept = 8;
+const placesKept = 8; // of one backend
+const legsMax = 1_000;
 const openMs = 10_000;
 const tellMs = 5_000;
 const listenMs = 500;
@@ -132,11 +133,12 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
     return opened(session, shared);
   }
 
-  /** With it as the newest. Places of a backend come and go, so a session remembers only so many. */
+  /** With it as the newest. Backends and their places come and go, so a session remembers only so many. */
   function withLeg(before: Session["state"]["legs"], leg: StoredLeg): Session["state"]["legs"] {
     const others = [...before.keys()].filter((key) => key !== legKey && key.startsWith(`${backend} `));
     const forgotten = new Set([legKey, ...others.slice(0, Math.max(0, others.length + 1 - placesKept))]);
-    return new Map([...[...before].filter(([key]) => !forgotten.has(key)), [legKey, leg]]);
+    const kept = [...before].filter(([key]) => !forgotten.has(key)).slice(1 - legsMax);
+    return new Map([...kept, [legKey, leg]]);
   }
 
   /** A backend that forgot the session may list other things to the next. */
