@@ -46,7 +46,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
   ],
 };
 
-const sdkPlaces = ["data-plane/backends/sse.ts", "test/support/", "test/conformance/", "deploy/demo/"];
+const sdkPlaces = ["data-plane/backends/sse.ts", "test/support/", "test/bench/", "test/conformance/", "deploy/demo/"];
 const sdkWhy = "its typed schemas lose members they don't know, so they stay off the data path";
 
 /** Packages that belong to certain places, and why. `*.test.ts` may use anything. */
