@@ -1,44 +1,49 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { errorResponse, readMessage, request, resultResponse, withId } from "./json-rpc.ts";
-import { JsonTextError } from "./scan.ts";
+import fc from "fast-check";
+import { edited, readMessage } from "./json-rpc.ts";
+import { members } from "./scan.ts";
 
-test("reads requests, notifications and responses", () => {
-  const call = readMessage(Buffer.from('{"jsonrpc":"2.0","method":"a/b","id":7,"params":{"x":1}}\n'));
-  assert.deepEqual([call.method, call.id], ["a/b", "7"]);
-  assert.equal(readMessage(Buffer.from('{"jsonrpc":"2.0","method":"n"}')).id, undefined);
-  assert.equal(readMessage(Buffer.from('{"jsonrpc":"2.0","id":"7","result":{}}')).id, '"7"');
-  assert.equal(readMessage(Buffer.from('{"jsonrpc":"2.0","id":null,"error":{}}')).id, undefined);
+test("an edited message is what its bytes would be read as", () => {
+  const text = fc.string({ unit: "binary", maxLength: 12 });
+  const params = fc.dictionary(text, fc.jsonValue(), { minKeys: 1, maxKeys: 5 });
+  const property = fc.property(params, fc.integer(), text, fc.jsonValue(), fc.boolean(), (before, id, key, value, isLast) => {
+    const message = {
+      jsonrpc: "2.0",
+      ...(isLast ? {} : { id }),
+      method: "tools/call",
+      params: before,
+      ...(isLast ? { id } : {}),
+    };
+    const read = readMessage(Buffer.from(JSON.stringify({ ...message, [`x${key}`]: value })));
+    const all = members(read.json, read.params?.start);
+    const edits = all
+      .filter((_, i) => i % 2 === 0)
+      .map(({ start, end }) => ({ start, end, text: JSON.stringify({ [key]: value }) }));
+    assert.deepEqual(edited(read, edits), readMessage(edited(read, edits).json));
+    const whole = edited(read, [{ start: read.params?.start ?? 0, end: read.params?.end ?? 0, text: "{}" }]);
+    assert.deepEqual(whole, readMessage(whole.json));
+    assert.equal(edited(read, []), read);
+  });
+  fc.assert(property, { numRuns: 500 });
 });
 
-const broken: [string, string][] = [
-  ["an array", "[]"],
-  ["another version", '{"jsonrpc":"1.0","method":"a"}'],
-  ["no version", '{"method":"a"}'],
-  ["an object id", '{"jsonrpc":"2.0","id":{},"method":"a"}'],
-  ["a method that is no string", '{"jsonrpc":"2.0","method":1}'],
-  ["neither method nor result", '{"jsonrpc":"2.0","id":1}'],
-  ["two values", '{"jsonrpc":"2.0","method":"a"}{}'],
-  ["text behind", '{"jsonrpc":"2.0","method":"a"} x'],
-];
-for (const [name, json] of broken)
-  test(`refuses ${name}`, () => assert.throws(() => readMessage(Buffer.from(json)), JsonTextError));
+for (const [what, json] of [
+  ["two objects", '{"jsonrpc":"2.0","id":1,"result":{}}{}'],
+  ["an object that goes on", '{"jsonrpc":"2.0","id":1,"result":{}} x'],
+  ["another version", '{"jsonrpc":"1.0","id":1,"result":{}}'],
+  ["no version", '{"id":1,"result":{}}'],
+  ["neither request nor response", '{"jsonrpc":"2.0","id":1}'],
+  ["an id that is an object", '{"jsonrpc":"2.0","id":{},"result":{}}'],
+  ["a method that is a number", '{"jsonrpc":"2.0","id":1,"method":1}'],
+])
+  test(`${what} is no message`, () => assert.throws(() => readMessage(Buffer.from(`${json}`)), { name: "JsonTextError" }));
 
-test("puts another id without touching anything else", () => {
-  const message = readMessage(Buffer.from('{"id": 1 ,"jsonrpc":"2.0","result":{"n":1e400}}'));
-  const renamed = withId(message, '"x"');
-  assert.equal(renamed.id, '"x"');
-  assert.equal(renamed.json.toString("utf8", renamed.result?.start, renamed.result?.end), '{"n":1e400}');
-  assert.equal(renamed.json.toString(), '{"id": "x" ,"jsonrpc":"2.0","result":{"n":1e400}}');
-  assert.equal(withId(message, "1"), message);
-});
-
-test("writes messages", () => {
-  assert.equal(request("m", undefined).toString(), '{"jsonrpc":"2.0","method":"m"}');
-  assert.equal(request("m", '{"a":1}', '"i"').toString(), '{"jsonrpc":"2.0","id":"i","method":"m","params":{"a":1}}');
-  assert.equal(resultResponse("1", "{}").toString(), '{"jsonrpc":"2.0","id":1,"result":{}}');
-  assert.equal(
-    errorResponse(undefined, { code: -1, message: "no" }).toString(),
-    '{"jsonrpc":"2.0","error":{"code":-1,"message":"no"}}',
+test("the last of a member that comes twice counts, as in JSON.parse, and names of Object's own are just names", () => {
+  const read = readMessage(
+    Buffer.from('{"jsonrpc":"2.0","id":1,"id":2,"constructor":1,"__proto__":{"method":"x"},"result":{},"result":[1]} \n'),
   );
+  assert.equal(read.id, "2");
+  assert.equal(read.method, undefined);
+  assert.equal(read.json.toString("utf8", read.result?.start, read.result?.end), "[1]");
 });

@@ -1,5 +1,5 @@
 // JSON-RPC 2.0 messages as MCP uses them: bytes, plus where their parts stand.
-import { isAtEnd, JsonTextError, members, type Span, splice } from "./scan.ts";
+import { type Edit, endOfValue, isAtEnd, JsonTextError, readMembers, type Span, splice } from "./scan.ts";
 
 /** One message. Spans point into `json`; a message has a method (request, notification) or a result or error (response). */
 export interface Message {
@@ -26,28 +26,54 @@ export const errorCodes = {
   resourceNotFound: -32002,
 } as const;
 
-/** Reads one message; throws JsonTextError when it is not JSON or not a JSON-RPC 2.0 object. */
+/** Reads one message; throws JsonTextError when it is not JSON or not a JSON-RPC 2.0 object. Of a member that comes twice the last counts. */
 export function readMessage(json: Buffer): Message {
-  const parts = new Map(members(json).map((part) => [part.key, part]));
-  const text = (span: Span | undefined) => (span ? json.toString("utf8", span.start, span.end) : undefined);
-  if (text(parts.get("jsonrpc")) !== '"2.0"') throw new JsonTextError('"jsonrpc" is not "2.0"');
-  const end = Math.max(...[...parts.values()].map((part) => part.end));
-  if (!isAtEnd(json, json.indexOf("}", end) + 1)) throw new JsonTextError("more than one value");
-  const idSpan = parts.get("id");
-  const id = text(idSpan) === "null" ? undefined : text(idSpan); // some servers send null for "no id"
+  const parts: Record<Part, Span | undefined> = { ...noParts };
+  const end = readMembers(json, 0, (key, start) => {
+    const span = { start, end: endOfValue(json, start) };
+    if (Object.hasOwn(parts, key)) parts[key as Part] = span;
+    return span.end;
+  });
+  const { jsonrpc, id: idSpan, method: methodSpan, params, result, error } = parts;
+  if (textOf(json, jsonrpc) !== '"2.0"') throw new JsonTextError('"jsonrpc" is not "2.0"');
+  if (!isAtEnd(json, end)) throw new JsonTextError("more than one value");
+  const idText = textOf(json, idSpan);
+  const id = idText === "null" ? undefined : idText; // some servers send null for "no id"
   if (id !== undefined && !/^("|-?\d)/.test(id)) throw new JsonTextError('"id" is neither a string nor a number');
-  const method = readMethod(text(parts.get("method")));
-  const message = {
-    json,
-    id,
-    idSpan: parts.get("id"),
-    method,
-    params: parts.get("params"),
-    result: parts.get("result"),
-    error: parts.get("error"),
+  const method = readMethod(textOf(json, methodSpan));
+  if (method === undefined && !result && !error) throw new JsonTextError("neither a request nor a response");
+  return { json, id, idSpan, method, params, result, error };
+}
+
+type Part = "jsonrpc" | "id" | "method" | "params" | "result" | "error";
+
+const noParts: Readonly<Record<Part, undefined>> = {
+  jsonrpc: undefined,
+  id: undefined,
+  method: undefined,
+  params: undefined,
+  result: undefined,
+  error: undefined,
+};
+
+const textOf = (json: Buffer, span: Span | undefined): string | undefined => span && json.toString("utf8", span.start, span.end);
+
+/** The message with parts inside its values exchanged: what stands outside moves along and is not read again. */
+export function edited(message: Message, edits: readonly Edit[]): Message {
+  if (edits.length === 0) return message;
+  const growth = (until: number): number => {
+    let sum = 0;
+    for (const { start, end, text } of edits) if (end <= until) sum += Buffer.byteLength(text) - (end - start);
+    return sum;
   };
-  if (method === undefined && !message.result && !message.error) throw new JsonTextError("neither a request nor a response");
-  return message;
+  const moved = (span: Span | undefined): Span | undefined =>
+    span && { start: span.start + growth(span.start), end: span.end + growth(span.end) };
+  const { json, idSpan, params, result, error } = message;
+  return {
+    ...message,
+    json: splice(json, edits),
+    ...{ idSpan: moved(idSpan), params: moved(params), result: moved(result), error: moved(error) },
+  };
 }
 
 function readMethod(text: string | undefined): string | undefined {

@@ -3,8 +3,8 @@ import type { Route } from "../aggregation/view.ts";
 import type { Backend, CallOptions } from "../backends/backend.ts";
 import { BackendError, backendGone, nobodyAnswered } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
-import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
-import { type Edit, isUnreadable, member, splice } from "../mcp/scan.ts";
+import { edited, errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
+import { type Edit, isUnreadable, member } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
 import { forwardStateless } from "./forward-stateless.ts";
 import { askToSignIn, signInOf } from "./sign-in.ts";
@@ -25,7 +25,7 @@ export async function forward(
     call.server.backends.get(route.backend) ?? (isParked ? call.server.departed.draining(route.backend) : undefined);
   try {
     if (!backend) throw backendGone();
-    const message = edits.length > 0 ? readMessage(splice(call.message.json, edits)) : call.message;
+    const message = edited(call.message, edits);
     const options = {
       timeoutMs: call.server.timeoutMs(route.backend),
       limit: call.limit,
