@@ -90,6 +90,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const address = await listen(server, options.listen);
   started.defer(async () => {
     stopping.abort();
+    await fleet.drain(drainMs);
     fleet.close();
     await shutDown(server);
   });
@@ -115,6 +116,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }
+
+// Proxies that can go elsewhere do it in a moment, and those that can't leave at once.
+const drainMs = 2_000;
 
 const serverOptions = {
   // Either side may vanish without a word; grpc-js asks nobody by default.

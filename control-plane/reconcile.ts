@@ -10,8 +10,8 @@ import type { Discovery } from "./discovery/discovery.ts";
 import { overlay } from "./discovery/merge.ts";
 import type { Fleet } from "./push/fleet.ts";
 import { createTarget } from "./push/target.ts";
-import { isRevocationName } from "./resource-names.ts";
 import { hasErrors, type Problem } from "./resources/problems.ts";
+import { isUrgent } from "./resources/urgency.ts";
 import { validateResources } from "./resources/validate.ts";
 import { type Store, StoreError } from "./store/store.ts";
 
@@ -99,7 +99,8 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
         built = { revision, version, digest, resourceCount: compiled.length };
         if (!same) {
           log.info({ version, resources: compiled.length }, "new snapshot");
-          fleet.retarget(createTarget({ version, revision, digest, storeUid: store.uid, resources: compiled }, nextNonce));
+          const content = { version, revision, digest, storeUid: store.uid, resources: compiled };
+          fleet.retarget(createTarget(content, nextNonce, fleet.target()));
         }
       }
     }
@@ -173,8 +174,8 @@ interface Settling {
 }
 
 /**
- * Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. A revocation
- * waits for nothing: who revokes a session means now. Nor does what is discovered, which has settled already.
+ * Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. What is
+ * urgent waits for nothing, nor does what is discovered, which has settled already.
  */
 async function settled({ store, revision, discovered, signal }: Settling): Promise<void> {
   const done = new AbortController();
@@ -184,7 +185,7 @@ async function settled({ store, revision, discovered, signal }: Settling): Promi
   void discovered.then(() => done.abort());
   try {
     for await (const { changes } of store.watch(revision, either)) {
-      if (changes.some(({ name }) => isRevocationName(name))) done.abort();
+      if (changes.some(isUrgent)) done.abort();
       clearTimeout(quiet);
       quiet = setTimeout(() => done.abort(), quietMs);
       latest ??= setTimeout(() => done.abort(), delayMaxMs);

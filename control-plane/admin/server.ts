@@ -123,6 +123,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     watchResources: watching((call, signal) => streamResources(store, call, signal)),
     listProxies: answering(async () => ({ proxies: fleet.proxies(), targetVersion: fleet.target()?.version ?? "" })),
     watchProxies: watching((call, signal) => streamProxies(fleet, call, signal)),
+    getRollout: answering(async () => fleet.rollout()),
     listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),
     revokeSessions: answering(createRevoker({ editor, nowMs })),
     listSessions: answering(async (request) => {

@@ -1,20 +1,25 @@
 // All proxies that are or were connected: who runs what, how their backends are, and what their clients see.
-import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
-import { type Proxy as ProxyRow, ProxySchema, ProxyState } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
-import type {
-  BackendStatus,
-  Node,
-  StatusReport,
-  StreamSnapshotsRequest,
-  VirtualServerView,
+import type { GetRolloutResponse, Proxy as ProxyRow } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import {
+  type BackendStatus,
+  ConfigSource,
+  type Hello,
+  type StatusReport,
+  type StreamSnapshotsRequest,
+  StreamSnapshotsResponseSchema,
+  type VirtualServerView,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { encode } from "../../proto/grpc.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
 import { type Clock, systemClock } from "../clock.ts";
+import { createKnownTargets } from "./known-targets.ts";
+import { createPlaces, placesMax } from "./places.ts";
+import { createRollout, type RolloutMember } from "./rollout.ts";
+import { type RowFacts, rolloutOf, rowOf } from "./rows.ts";
 import { createSessionQueries, type SessionFilter, type SessionsFound } from "./session-queries.ts";
-import { createSubscriber, type Subscriber, type SubscriberLimits, type SubscriberState } from "./subscriber.ts";
+import { type Assignment, createSubscriber, type Subscriber, type SubscriberLimits } from "./subscriber.ts";
 import type { Sendable, Target } from "./target.ts";
 import { createViewShelf } from "./view-shelf.ts";
 
@@ -22,6 +27,12 @@ import { createViewShelf } from "./view-shelf.ts";
 const proxiesMaxDefault = 2000;
 
 const limitsDefault: SubscriberLimits = { helloMs: 10_000, ackMs: 30_000 };
+
+// Streams that have not said whose they are. Those of a whole fleet may come in one moment; more is not a fleet.
+const strangersMax = 512;
+
+// Who is refused for want of room comes again after this, and a while at random on top.
+const comeAgainMs = 1_000;
 
 /** What a proxy says in its Hello when it answers SessionsQuery. */
 const sessionsFeature = "sessions-query";
@@ -34,6 +45,8 @@ export interface FleetOptions {
   readonly limits?: SubscriberLimits | undefined;
   /** Connected and remembered together. Default 2000. */
   readonly proxiesMax?: number | undefined;
+  /** Full snapshots on the way at a time. Default: by the number of processors. */
+  readonly placesMax?: number | undefined;
 }
 
 export interface Fleet {
@@ -48,7 +61,11 @@ export interface Fleet {
   views(): { readonly proxy: string; readonly views: readonly VirtualServerView[] };
   /** Asks the connected proxies for their client sessions, and waits for 3 s at most. Undefined: too many ask at once. */
   sessions(filter: SessionFilter): Promise<FleetSessions> | undefined;
+  /** How far the target has come. */
+  rollout(): GetRolloutResponse;
   readonly changes: Pick<ChangeFeed, "next">;
+  /** Tells every proxy to go elsewhere, and takes none any more. Resolves when all are gone, or after `graceMs`. */
+  drain(graceMs: number): Promise<void>;
   /** Ends every stream with UNAVAILABLE. */
   close(): void;
 }
@@ -60,8 +77,11 @@ export interface FleetSessions extends SessionsFound {
 
 export interface OutgoingStream {
   readonly send: (sendable: Sendable) => void;
-  readonly close: (code: status, details: string) => void;
+  readonly close: Close;
 }
+
+/** `retryMs`: when to come again. */
+type Close = (code: status, details: string, retryMs?: number) => void;
 
 export interface Connection {
   receive(request: StreamSnapshotsRequest): void;
@@ -69,13 +89,14 @@ export interface Connection {
   ended(): void;
 }
 
-interface Member {
-  node: Node;
-  subscriber: Subscriber;
-  close: OutgoingStream["close"];
-  send: OutgoingStream["send"];
-  answersSessions: boolean;
-  connectTimeMs: number;
+interface Member extends RowFacts {
+  readonly subscriber: Subscriber;
+  readonly close: Close;
+  readonly send: OutgoingStream["send"];
+  readonly answersSessions: boolean;
+  /** Of its Hello. */
+  readonly storeUid: string;
+  configSource: ConfigSource;
   disconnectTimeMs: number | undefined;
   activeSessions: number;
   backends: readonly BackendStatus[];
@@ -85,58 +106,82 @@ interface Member {
 export function createFleet(options: FleetOptions): Fleet {
   const { log, clock = systemClock, limits = limitsDefault, proxiesMax = proxiesMaxDefault } = options;
   const members = new Map<string, Member>();
-  const streams = new Set<(code: status, details: string) => void>();
+  const streams = new Set<Close>();
   const feed = createChangeFeed();
   const shelf = createViewShelf();
   const queries = createSessionQueries<Member>({ clock, idOf: ({ node }) => node.id });
+  const places = createPlaces(clock, options.placesMax ?? placesMax);
+  const known = createKnownTargets();
+  const rollout = createRollout({ clock, members: () => sorted().filter(isConnected).map(memberOf) });
   let target: Target | undefined;
+  let strangers = 0;
+  let isDraining = false;
 
   function connect(stream: OutgoingStream): Connection {
     let member: Member | undefined;
-    const close = (code: status, details: string) => {
-      subscriber.stop();
+    let isStranger = true;
+    strangers += 1;
+    const close: Close = (code, details, retryMs) => {
       ended();
-      stream.close(code, details);
+      stream.close(code, details, retryMs);
     };
     const subscriber = createSubscriber({
-      send: stream.send,
-      close,
-      clock,
-      limits,
-      onHello: ({ node, features }) => {
-        if (node === undefined) return undefined;
-        if (!makeRoom(node.id)) {
-          close(status.RESOURCE_EXHAUSTED, `${proxiesMax} proxies are connected, and no more are taken`);
-          return undefined;
-        }
-        const answersSessions = features.includes(sessionsFeature);
-        member = admit({ node, subscriber, close, send: stream.send, answersSessions });
-        return target;
+      ...{ send: stream.send, close, places, clock, limits },
+      onHello(hello) {
+        greeted();
+        const refusal = refusalOf(hello);
+        if (refusal) close(...refusal);
+        else member = admit(hello, { subscriber, close, send: stream.send });
+        return member && assignmentOf(member, hello);
       },
+      onAck(acked) {
+        if (member) member.configSource = ConfigSource.CONTROL_PLANE;
+        if (member) rollout.acknowledged(member.node.id, acked);
+      },
+      onNack: (refused, nack) => member && rollout.refused(member.node, refused, nack),
       onStatus: (report) => member && noteReport(member, report),
       onSessions: (report) => member && queries.answer(member, report),
       onChange: () => feed.wake(),
     });
     streams.add(close);
+    if (isDraining) close(status.UNAVAILABLE, goingAway);
+    else if (strangers > strangersMax) close(status.RESOURCE_EXHAUSTED, "too many come at once", comeAgainMs);
+
+    function greeted(): void {
+      if (isStranger) strangers -= 1;
+      isStranger = false;
+    }
 
     function ended(): void {
       subscriber.stop();
+      greeted();
       streams.delete(close);
-      if (member) queries.gone(member);
-      if (member === undefined || members.get(member.node.id) !== member || member.disconnectTimeMs !== undefined) return;
-      member.disconnectTimeMs = clock.nowMs();
-      log.info({ proxy: member.node.id }, "proxy disconnected");
       feed.wake();
+      if (member) queries.gone(member);
+      if (member === undefined || members.get(member.node.id) !== member || !isConnected(member)) return;
+      member.disconnectTimeMs = clock.nowMs();
+      rollout.left(member.node.id);
+      log.info({ proxy: member.node.id }, "proxy disconnected");
     }
 
     return { receive: subscriber.receive, ended };
   }
 
-  function admit(said: Pick<Member, "node" | "subscriber" | "close" | "send" | "answersSessions">): Member {
-    const { node } = said;
+  /** Why one that comes is sent away; what it is sent away with. */
+  function refusalOf(hello: Hello): Parameters<Close> | undefined {
+    const needsMuch = target !== undefined && known.find(hello) === undefined;
+    if (needsMuch && places.isCrowded()) return [status.RESOURCE_EXHAUSTED, "too many wait for a snapshot", comeAgainMs];
+    if (makeRoom(hello.node?.id ?? "")) return undefined;
+    return [status.RESOURCE_EXHAUSTED, `${proxiesMax} proxies are connected, and no more are taken`, 30 * comeAgainMs];
+  }
+
+  function admit(hello: Hello, stream: Pick<Member, "subscriber" | "close" | "send">): Member | undefined {
+    const { node } = hello;
+    if (node === undefined) return undefined;
     const earlier = members.get(node.id);
     const member: Member = {
-      ...said,
+      ...{ ...stream, node, storeUid: hello.storeUid, configSource: hello.configSource },
+      answersSessions: hello.features.includes(sessionsFeature),
       connectTimeMs: clock.nowMs(),
       disconnectTimeMs: undefined,
       activeSessions: 0,
@@ -145,7 +190,7 @@ export function createFleet(options: FleetOptions): Fleet {
     };
     members.set(node.id, member);
     log.info({ proxy: node.id, version: node.softwareVersion, address: node.address }, "proxy connected");
-    if (earlier && earlier.disconnectTimeMs === undefined) {
+    if (earlier && isConnected(earlier)) {
       if (earlier.node.instanceId !== node.instanceId)
         log.warn({ proxy: node.id }, "two processes connect with the same proxy id");
       // The entry is the new stream's already, so the end of the old one does not mark it disconnected.
@@ -154,10 +199,34 @@ export function createFleet(options: FleetOptions): Fleet {
     return member;
   }
 
+  function assignmentOf({ node }: Member, hello: Hello): Assignment | undefined {
+    const base = known.find(hello);
+    const wanted = rollout.welcome(node, hello, base);
+    if (wanted) known.remember(wanted);
+    return target && { newest: target, target: wanted, base };
+  }
+
+  function memberOf({ node, subscriber, storeUid }: Member): RolloutMember {
+    const { liveVersion, running, lastNack } = subscriber.status();
+    return {
+      ...{ id: node.id, instanceId: node.instanceId, liveVersion, running },
+      isOurs: running !== undefined || storeUid === "" || storeUid === target?.storeUid,
+      hasRefused: lastNack !== undefined,
+      assign(wanted) {
+        known.remember(wanted);
+        subscriber.retarget(wanted);
+      },
+    };
+  }
+
+  function sorted(): Member[] {
+    return [...members.values()].sort((a, b) => (a.node.id < b.node.id ? -1 : 1));
+  }
+
   /** Forgets the one that left first when the table is full; false when all are connected. */
   function makeRoom(id: string): boolean {
     if (members.has(id) || members.size < proxiesMax) return true;
-    const gone = [...members.values()].filter((member) => member.disconnectTimeMs !== undefined);
+    const gone = [...members.values()].filter((member) => !isConnected(member));
     const first = gone.sort((a, b) => (a.disconnectTimeMs ?? 0) - (b.disconnectTimeMs ?? 0))[0];
     if (first === undefined) return false;
     return members.delete(first.node.id);
@@ -179,64 +248,46 @@ export function createFleet(options: FleetOptions): Fleet {
     target: () => target,
     retarget(newest) {
       target = newest;
-      for (const { subscriber } of members.values()) subscriber.retarget(newest);
+      known.remember(newest);
+      rollout.begin(newest);
       feed.wake();
     },
-    proxies() {
-      const sorted = [...members.values()].sort((a, b) => (a.node.id < b.node.id ? -1 : 1));
-      return sorted.map((member) => rowOf(member, target));
-    },
+    proxies: () => sorted().map((member) => rowOf(member, target)),
+    rollout: () =>
+      rolloutOf({ newest: target, rollout: rollout.status(), rows: sorted().map((member) => rowOf(member, target)) }),
     views() {
-      const reporting = [...members.values()].filter(
-        ({ views, disconnectTimeMs }) => views.length > 0 && disconnectTimeMs === undefined,
-      );
+      const reporting = [...members.values()].filter((member) => member.views.length > 0 && isConnected(member));
       const runsTarget = ({ subscriber }: Member) => subscriber.status().liveVersion === target?.version;
       const chosen = reporting.find(runsTarget) ?? reporting[0];
       const views = [...(chosen?.views ?? [])].sort((a, b) => (a.virtualServer < b.virtualServer ? -1 : 1));
       return { proxy: chosen?.node.id ?? "", views };
     },
     sessions(filter) {
-      const connected = [...members.values()].filter(({ disconnectTimeMs }) => disconnectTimeMs === undefined);
+      const connected = [...members.values()].filter(isConnected);
       const unable = connected.filter(({ answersSessions }) => !answersSessions).map(({ node }) => node.id);
       const asked = connected.filter(({ answersSessions }) => answersSessions);
       return queries.ask(asked, filter)?.then((found) => ({ ...found, unable: unable.sort() }));
     },
+    async drain(graceMs) {
+      isDraining = true;
+      const late = AbortSignal.timeout(graceMs);
+      const notice = drainNotice(graceMs);
+      for (const member of [...members.values()].filter(isConnected)) member.send(notice);
+      while (streams.size > 0 && !late.aborted) await feed.next(late);
+    },
     close() {
-      for (const close of [...streams]) close(status.UNAVAILABLE, "the control plane is going away");
+      for (const close of [...streams]) close(status.UNAVAILABLE, goingAway);
     },
   };
 }
 
-function rowOf(member: Member, target: Target | undefined): ProxyRow {
-  const { node, connectTimeMs, disconnectTimeMs, activeSessions, backends } = member;
-  const { state, liveVersion, ackTimeMs, ackMillis, warnings, lastNack } = member.subscriber.status();
-  return create(ProxySchema, {
-    node,
-    state: disconnectTimeMs === undefined ? states[state] : ProxyState.DISCONNECTED,
-    liveVersion,
-    targetVersion: target?.version ?? "",
-    connectTime: timestampFromMs(connectTimeMs),
-    ...(ackTimeMs !== undefined && { ackTime: timestampFromMs(ackTimeMs) }),
-    ackMillis,
-    ...(lastNack && {
-      lastNack: {
-        version: lastNack.nack.version,
-        reason: lastNack.nack.reason,
-        ...(lastNack.nack.error && { error: lastNack.nack.error }),
-        time: timestampFromMs(lastNack.timeMs),
-      },
-    }),
-    activeSessions,
-    backends: [...backends],
-    warnings: [...warnings],
-    ...(disconnectTimeMs !== undefined && { disconnectTime: timestampFromMs(disconnectTimeMs) }),
-  });
+const goingAway = "the control plane is going away";
+
+function drainNotice(graceMs: number): Sendable {
+  const grace = { seconds: BigInt(Math.floor(graceMs / 1000)), nanos: (graceMs % 1000) * 1e6 };
+  return { nonce: 0n, messages: [encode(StreamSnapshotsResponseSchema, { payload: { case: "drain", value: { grace } } })] };
 }
 
-const states = {
-  "not-sent": ProxyState.NOT_SENT,
-  pending: ProxyState.PENDING,
-  synced: ProxyState.SYNCED,
-  stale: ProxyState.STALE,
-  nacked: ProxyState.NACKED,
-} as const satisfies Record<SubscriberState, ProxyState>;
+function isConnected({ disconnectTimeMs }: Pick<Member, "disconnectTimeMs">): boolean {
+  return disconnectTimeMs === undefined;
+}

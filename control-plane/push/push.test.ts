@@ -2,23 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { Server, ServerCredentials, status } from "@grpc/grpc-js";
-import { pino } from "pino";
+import { status } from "@grpc/grpc-js";
 import { ProxyState } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
-import {
-  DiscoveryService,
-  NackReason,
-  type StreamSnapshotsResponse,
-  VirtualServerViewSchema,
-} from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
-import { addService } from "../../proto/grpc.ts";
-import type { Clock } from "../clock.ts";
-import { connectFakeProxy, type FakeProxy } from "./fake-proxy.ts";
-import { createFleet, type Fleet } from "./fleet.ts";
-import { discoveryHandlers } from "./server.ts";
-import { createTarget, type Target } from "./target.ts";
-
-const log = pino({ level: "silent" });
+import { NackReason, VirtualServerViewSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import type { FakeProxy } from "./fake-proxy.ts";
+import { heard, manualClock, startTestPlane as start, summary } from "./test-plane.ts";
 
 test("a proxy gets the snapshot after its Hello, and is SYNCED with its Ack", async () => {
   await using plane = await start();
@@ -224,7 +212,7 @@ test("all proxies get the same bytes", async () => {
   a.hello();
   b.hello();
   assert.equal((await a.next()).nonce, (await b.next()).nonce);
-  assert.equal(target.full().message, target.full().message);
+  assert.equal(target.full(false).messages[0], target.full(true).messages[0]);
 });
 
 test("a proxy that leaves stays listed as DISCONNECTED", async () => {
@@ -275,98 +263,3 @@ test("reports are kept; views stay until a report brings others", async () => {
   const { proxy: by, views } = plane.fleet.views();
   assert.deepEqual([by, views[0]?.virtualServer, views[0]?.entries[0]?.exposed], ["a", "dev", "b_echo"]);
 });
-
-/** Proves that the control plane has handled everything this proxy said so far. */
-async function heard(plane: Plane, proxy: FakeProxy): Promise<void> {
-  const mark = Math.floor(Math.random() * 1_000_000) + 1;
-  proxy.report({ activeSessions: mark });
-  await plane.until(() => plane.fleet.proxies().some(({ activeSessions }) => activeSessions === mark));
-}
-
-function summary({ version, payload }: StreamSnapshotsResponse): string {
-  return `${version} ${payload.case}`;
-}
-
-interface Plane extends AsyncDisposable {
-  readonly fleet: Fleet;
-  target(revision: number): Target;
-  connect(id: string, instanceId?: string): FakeProxy;
-  /** Waits for a state of a proxy and gives its name; fails after 5 s. */
-  state(id: string, wanted: ProxyState): Promise<string | undefined>;
-  until(holds: () => boolean): Promise<void>;
-}
-
-async function start(options: { clock?: Clock; proxiesMax?: number } = {}): Promise<Plane> {
-  const fleet = createFleet({ log, ...options });
-  const server = new Server();
-  addService(server, DiscoveryService, discoveryHandlers(fleet, log));
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) =>
-      error ? reject(error) : resolve(bound),
-    ),
-  );
-  let nonce = 0n;
-  const until = async (holds: () => boolean) => {
-    const late = AbortSignal.timeout(5_000);
-    while (!holds()) {
-      if (late.aborted) throw new Error("it did not come to hold");
-      await fleet.changes.next(late);
-    }
-  };
-  return {
-    fleet,
-    until,
-    target: (revision) =>
-      createTarget(
-        {
-          version: `r${revision}`,
-          revision: BigInt(revision),
-          digest: Buffer.alloc(32, revision),
-          storeUid: "store",
-          resources: [],
-        },
-        () => {
-          nonce += 1n;
-          return nonce;
-        },
-      ),
-    connect: (id, instanceId) => connectFakeProxy(`127.0.0.1:${port}`, id, instanceId),
-    async state(id, wanted) {
-      const stateOf = () => fleet.proxies().find(({ node }) => node?.id === id)?.state;
-      await until(() => stateOf() === wanted);
-      return Object.entries(ProxyState).find(([, value]) => value === stateOf())?.[0];
-    },
-    async [Symbol.asyncDispose]() {
-      fleet.close();
-      server.forceShutdown();
-    },
-  };
-}
-
-interface ManualClock extends Clock {
-  advance(ms: number): void;
-  /** Resolves when somebody waits for this clock. */
-  waited(): Promise<void>;
-}
-
-function manualClock(): ManualClock {
-  let nowMs = 0;
-  const waiting = new Set<{ readonly atMs: number; readonly callback: () => void }>();
-  const first = Promise.withResolvers<void>();
-  return {
-    nowMs: () => nowMs,
-    waited: () => first.promise,
-    after(delayMs, callback) {
-      const entry = { atMs: nowMs + delayMs, callback };
-      waiting.add(entry);
-      first.resolve();
-      return () => void waiting.delete(entry);
-    },
-    advance(ms) {
-      nowMs += ms;
-      for (const entry of [...waiting].filter(({ atMs }) => atMs <= nowMs)) {
-        if (waiting.delete(entry)) entry.callback();
-      }
-    },
-  };
-}

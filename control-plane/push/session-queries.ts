@@ -95,7 +95,7 @@ export function createSessionQueries<P extends Respondent>(options: {
       };
       open.set(id, query);
       const message = encode(StreamSnapshotsResponseSchema, { payload: { case: "sessionsQuery", value: { id, ...filter } } });
-      for (const proxy of proxies) proxy.send({ nonce: 0n, message });
+      for (const proxy of proxies) proxy.send({ nonce: 0n, messages: [message] });
       if (proxies.length === 0) query.finish();
       return promise;
     },

@@ -1,6 +1,8 @@
 // One stream of one proxy: what it should run, what is on the way, what it runs, what it refused. The newest target wins, at
-// most one response is unanswered, and a refused version is not sent again.
-import { toBinary } from "@bufbuild/protobuf";
+// most one response is unanswered, and a refused version is not sent again. As a drawing:
+//
+//   accepted ──Hello──▶ settled ──target differs──▶ queued (full snapshots only) ──a place──▶ in flight
+//      in flight ──Ack, Nack──▶ settled       in flight ──30 s──▶ stale, sent in full ──30 s──▶ closed
 import { status as grpcStatus } from "@grpc/grpc-js";
 import type {
   Ack,
@@ -10,29 +12,37 @@ import type {
   StatusReport,
   StreamSnapshotsRequest,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
-import { NackReason, NodeSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
+import { faultOf, runs, secondHello } from "./hello.ts";
+import type { Places } from "./places.ts";
 import type { Sendable, Target } from "./target.ts";
 
-/** Newest snapshot schema that this control plane writes. */
-const schemaVersion = 1;
-
-// What a proxy says of itself is kept for every proxy ever seen.
-const nodeBytesMax = 16 * 1024;
-
 export interface SubscriberOptions {
-  /** Puts a message on the stream. */
+  /** Puts messages on the stream. */
   readonly send: (sendable: Sendable) => void;
   /** Ends the stream with a gRPC status. Called at most once. */
   readonly close: (code: grpcStatus, details: string) => void;
-  /** The Hello was good. Returns what the proxy should run; undefined when nothing has been built yet. */
-  readonly onHello: (hello: Hello) => Target | undefined;
+  /** The Hello was good. Undefined when nothing has been built yet, or the stream was closed for another reason. */
+  readonly onHello: (hello: Hello) => Assignment | undefined;
+  readonly onAck: (target: Target) => void;
+  readonly onNack: (target: Target, nack: Nack) => void;
   readonly onStatus: (report: StatusReport) => void;
   readonly onSessions: (report: SessionsReport) => void;
   /** Something that an operator can see has changed. */
   readonly onChange: () => void;
+  readonly places: Places;
   readonly clock: Clock;
   readonly limits: SubscriberLimits;
+}
+
+/** What a proxy is to run, and what it runs already. */
+export interface Assignment {
+  readonly newest: Target;
+  /** Undefined: it keeps what it has, which is not known here. */
+  readonly target: Target | undefined;
+  /** What its Hello named, when that is known here. */
+  readonly base: Target | undefined;
 }
 
 export interface SubscriberLimits {
@@ -42,12 +52,18 @@ export interface SubscriberLimits {
   readonly ackMs: number;
 }
 
-export type SubscriberState = "not-sent" | "pending" | "synced" | "stale" | "nacked";
+/** How a proxy stands to what it should run. */
+export type Standing = "not-sent" | "pending" | "synced" | "stale" | "nacked";
 
 export interface SubscriberStatus {
-  readonly state: SubscriberState;
+  readonly standing: Standing;
   /** What the proxy runs; empty when nothing. */
   readonly liveVersion: string;
+  /** What it should run. */
+  readonly target: Target | undefined;
+  /** What it runs, or is about to; undefined when that is not known here. */
+  readonly running: Target | undefined;
+  /** When something that was sent here was acknowledged last. */
   readonly ackTimeMs: number | undefined;
   /** From the first sending to the last Ack. */
   readonly ackMillis: number;
@@ -62,14 +78,14 @@ export interface NackSeen {
 
 export interface Subscriber {
   receive(request: StreamSnapshotsRequest): void;
-  /** Something newer to run. */
+  /** Something else to run. */
   retarget(target: Target): void;
   status(): SubscriberStatus;
   /** The stream is gone or going: no further message, no timer. */
   stop(): void;
 }
 
-interface InFlight {
+interface Flight {
   readonly target: Target;
   readonly sentAtMs: number;
   /** What an answer may name: after a silence either sending, after a wrong answer only the second. */
@@ -77,15 +93,22 @@ interface InFlight {
   readonly isSecond: boolean;
 }
 
+type State =
+  | { readonly name: "accepted" }
+  | { readonly name: "settled" }
+  | { readonly name: "queued"; readonly giveUp: () => void }
+  | { readonly name: "in-flight" | "stale"; readonly flight: Flight; readonly release: () => void }
+  | { readonly name: "closed" };
+
 export function createSubscriber(options: SubscriberOptions): Subscriber {
-  const { send, onHello, onStatus, onSessions, onChange, clock, limits } = options;
-  let stopped = false;
-  let greeted = false;
+  const { send, onHello, onAck, onNack, onStatus, onSessions, onChange, places, clock, limits } = options;
+  let state: State = { name: "accepted" };
+  let takes = { delta: false, parts: false };
   let target: Target | undefined;
-  let inFlight: InFlight | undefined;
   let live = "";
+  /** What live is, when it is known here: deltas are made from it. */
+  let base: Target | undefined;
   let parked: string | undefined;
-  let stale = false;
   let ackTimeMs: number | undefined;
   let ackMillis = 0;
   let warnings: readonly string[] = [];
@@ -93,21 +116,28 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   let cancelTimer = clock.after(limits.helloMs, () => close(grpcStatus.DEADLINE_EXCEEDED, "no Hello in time"));
 
   function close(code: grpcStatus, details: string): void {
-    if (stopped) return;
+    if (state.name === "closed") return;
     stop();
     options.close(code, details);
   }
 
   function stop(): void {
-    stopped = true;
+    leave();
+    state = { name: "closed" };
+  }
+
+  /** Nothing is on the way any more, nor waits to be. */
+  function leave(): void {
     cancelTimer();
+    if (state.name === "queued") state.giveUp();
+    if (state.name === "in-flight" || state.name === "stale") state.release();
   }
 
   function receive({ message }: StreamSnapshotsRequest): void {
     // Without a case it is from a newer proxy, and nothing that we know is in it.
-    if (stopped || message.case === undefined) return;
+    if (state.name === "closed" || message.case === undefined) return;
     if (message.case === "hello") hello(message.value);
-    else if (!greeted) close(grpcStatus.INVALID_ARGUMENT, "the first message must be a Hello");
+    else if (state.name === "accepted") close(grpcStatus.INVALID_ARGUMENT, "the first message must be a Hello");
     else if (message.case === "ack") ack(message.value);
     else if (message.case === "nack") nack(message.value);
     else if (message.case === "sessions") onSessions(message.value);
@@ -115,59 +145,90 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   }
 
   function hello(said: Hello): void {
-    const fault = greeted ? secondHello : faultOf(said);
+    const fault = state.name === "accepted" ? faultOf(said) : secondHello;
     if (fault) {
       close(fault.code, fault.details);
       return;
     }
-    greeted = true;
-    cancelTimer();
-    target = onHello(said);
-    if (target === undefined) {
+    const assigned = onHello(said);
+    settle();
+    takes = { delta: said.features.includes("delta"), parts: said.features.includes("parts") };
+    if (state.name === "closed") return;
+    if (assigned === undefined) {
       close(grpcStatus.UNAVAILABLE, "no snapshot has been built yet; try again");
       return;
     }
-    const sameContent = said.storeUid === target.storeUid && Buffer.compare(said.knownDigest, target.digest) === 0;
-    live = said.knownVersion === target.version && !sameContent ? "" : said.knownVersion;
-    if (live === target.version) send(target.upToDate());
+    ({ target, base } = assigned);
+    live = said.knownVersion;
+    // Every Hello is answered, so that a proxy knows whom it has reached.
+    if (target === undefined) send(assigned.newest.keep(said.knownVersion, said.knownDigest));
+    else if (runs(said, target)) {
+      base = target;
+      send(target.upToDate());
+    } else if (live === target.version) live = ""; // the name alone is the same
     next();
+  }
+
+  function settle(): void {
+    leave();
+    if (state.name !== "closed") state = { name: "settled" };
   }
 
   /** Sends what is due, when nothing is on the way. */
   function next(): void {
-    if (stopped || target === undefined || inFlight) return;
-    if (target.version !== live && target.version !== parked) transmit(target);
+    const wanted = due();
+    if (wanted !== undefined && state.name === "settled") {
+      if (base !== undefined && takes.delta) dispatch(wanted, () => undefined, wanted.since(base, takes.parts));
+      else queue();
+    }
     onChange();
   }
 
-  function transmit(what: Target): void {
-    const sendable = what.full();
-    dispatch({ target: what, sentAtMs: clock.nowMs(), nonces: [sendable.nonce], isSecond: false }, sendable);
+  function due(): Target | undefined {
+    return target?.version === live || target?.version === parked ? undefined : target;
   }
 
-  /** `stillValid`: nonces of the first sending that may yet be answered. */
-  function transmitAgain({ target: what, sentAtMs }: InFlight, stillValid: readonly bigint[]): void {
-    const sendable = what.fullAgain();
-    dispatch({ target: what, sentAtMs, nonces: [...stillValid, sendable.nonce], isSecond: true }, sendable);
+  function queue(): void {
+    let giveUp: () => void = () => undefined;
+    state = { name: "queued", giveUp: () => giveUp() };
+    giveUp = places.take((release) => {
+      state = { name: "settled" };
+      const wanted = due(); // another one than when it was queued, perhaps, or none any more
+      if (wanted === undefined) release();
+      else dispatch(wanted, release, wanted.full(takes.parts));
+    });
   }
 
-  function dispatch(flight: InFlight, sendable: Sendable): void {
-    inFlight = flight;
+  function dispatch(what: Target, release: () => void, sendable: Sendable): void {
+    const flight = { target: what, sentAtMs: clock.nowMs(), nonces: [sendable.nonce], isSecond: false };
+    transmit({ name: "in-flight", flight, release }, sendable);
+  }
+
+  /** In full, whatever it was the first time. `stillValid`: nonces of the first sending that may yet be answered. */
+  function dispatchAgain(name: "in-flight" | "stale", { target: what, sentAtMs }: Flight, stillValid: readonly bigint[]): void {
+    const sendable = what.fullAgain(takes.parts);
+    const flight = { target: what, sentAtMs, nonces: [...stillValid, sendable.nonce], isSecond: true };
+    transmit({ name, flight, release: () => undefined }, sendable);
+  }
+
+  function transmit(to: State, sendable: Sendable): void {
     cancelTimer();
+    state = to;
     cancelTimer = clock.after(limits.ackMs, onSilence);
     send(sendable);
   }
 
   function onSilence(): void {
-    if (inFlight === undefined || target === undefined) return;
-    if (inFlight.isSecond || stale) {
-      close(grpcStatus.DEADLINE_EXCEEDED, `${inFlight.target.version} was not answered, twice`);
+    if ((state.name !== "in-flight" && state.name !== "stale") || target === undefined) return;
+    const { flight } = state;
+    if (state.name === "stale" || flight.isSecond) {
+      close(grpcStatus.DEADLINE_EXCEEDED, `${flight.target.version} was not answered, twice`);
       return;
     }
-    stale = true;
+    state.release();
     // What is sent again is the newest: an answer to the older one would be worth nothing any more.
-    if (inFlight.target.version === target.version) transmitAgain(inFlight, inFlight.nonces);
-    else transmit(target);
+    if (flight.target.version === target.version) dispatchAgain("stale", flight, flight.nonces);
+    else dispatchAgain("stale", { ...flight, target, sentAtMs: clock.nowMs() }, []);
     onChange();
   }
 
@@ -175,60 +236,61 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     const answered = take(said.nonce);
     if (answered === undefined) return;
     if (Buffer.compare(said.digest, answered.target.digest) !== 0) {
-      mismatch(answered);
+      mismatch(answered, NackReason.DIGEST_MISMATCH);
       return;
     }
     live = answered.target.version;
+    base = answered.target;
     parked = undefined;
     lastNack = undefined;
     warnings = said.warnings;
     ackTimeMs = clock.nowMs();
     ackMillis = ackTimeMs - answered.sentAtMs;
+    onAck(answered.target);
     next();
-  }
-
-  /** The proxy holds something else than was sent: once more, and then it counts as refused. */
-  function mismatch(answered: InFlight): void {
-    if (!answered.isSecond && target?.version === answered.target.version) {
-      transmitAgain(answered, []);
-      return;
-    }
-    refuse(answered, {
-      $typeName: "vmcp.discovery.v1.Nack",
-      nonce: answered.nonces.at(-1) ?? 0n,
-      version: answered.target.version,
-      liveVersion: live,
-      reason: NackReason.DIGEST_MISMATCH,
-      error: undefined,
-    });
   }
 
   function nack(said: Nack): void {
     const answered = take(said.nonce);
     if (answered === undefined) return;
-    if (said.reason === NackReason.DIGEST_MISMATCH && !answered.isSecond) mismatch(answered);
+    const isMismatch = said.reason === NackReason.DIGEST_MISMATCH || said.reason === NackReason.BASE_MISMATCH;
+    if (isMismatch) mismatch(answered, said.reason, said);
     else refuse(answered, said);
   }
 
-  function refuse({ target: refused }: InFlight, said: Nack): void {
+  /** The proxy has something else than it was thought to have: everything once more, and then it counts as refused. */
+  function mismatch(answered: Flight, reason: NackReason, said?: Nack): void {
+    base = undefined;
+    if (answered.isSecond) refuse(answered, said ?? unsaid(answered, reason));
+    else if (target?.version === answered.target.version) dispatchAgain("in-flight", answered, []);
+    else next();
+  }
+
+  function unsaid({ nonces, target: refused }: Flight, reason: NackReason): Nack {
+    const header = { nonce: nonces.at(-1) ?? 0n, version: refused.version, liveVersion: live };
+    return { $typeName: "vmcp.discovery.v1.Nack", ...header, reason, error: undefined };
+  }
+
+  function refuse({ target: refused }: Flight, said: Nack): void {
     parked = refused.version;
     lastNack = { nack: said, timeMs: clock.nowMs() };
+    onNack(refused, said);
     next();
   }
 
   /** What an answer is for; undefined for an answer to something that is not on the way (any more). */
-  function take(nonce: bigint): InFlight | undefined {
-    if (!inFlight?.nonces.includes(nonce)) return undefined;
-    const answered = inFlight;
-    inFlight = undefined;
-    stale = false;
-    cancelTimer();
-    return answered;
+  function take(nonce: bigint): Flight | undefined {
+    if (state.name !== "in-flight" && state.name !== "stale") return undefined;
+    const { flight } = state;
+    if (!flight.nonces.includes(nonce)) return undefined;
+    settle();
+    return flight;
   }
 
-  function state(): SubscriberState {
+  function standing(): Standing {
+    if (state.name === "stale") return "stale";
+    if (state.name === "in-flight" || state.name === "queued") return "pending";
     if (target === undefined) return "not-sent";
-    if (inFlight) return stale ? "stale" : "pending";
     if (live === target.version) return "synced";
     return parked === target.version ? "nacked" : "not-sent";
   }
@@ -237,33 +299,13 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     receive,
     stop,
     retarget(newest) {
-      if (!greeted || stopped) return;
+      if (state.name === "accepted" || state.name === "closed") return;
       target = newest;
       next();
     },
-    status: () => ({ state: state(), liveVersion: live, ackTimeMs, ackMillis, warnings, lastNack }),
+    status: () => ({
+      ...{ standing: standing(), liveVersion: live, target, ackTimeMs, ackMillis, warnings, lastNack },
+      running: state.name === "in-flight" || state.name === "stale" ? state.flight.target : base,
+    }),
   };
-}
-
-interface Fault {
-  readonly code: grpcStatus;
-  readonly details: string;
-}
-
-const secondHello: Fault = { code: grpcStatus.INVALID_ARGUMENT, details: "a second Hello on one stream" };
-
-function faultOf(hello: Hello): Fault | undefined {
-  const { node, schemaMin, schemaMax } = hello;
-  if (!node?.id || node.id.length > 253) {
-    return { code: grpcStatus.INVALID_ARGUMENT, details: "Hello.node.id must have 1 to 253 characters" };
-  }
-  if (toBinary(NodeSchema, node).byteLength > nodeBytesMax) {
-    return { code: grpcStatus.INVALID_ARGUMENT, details: `Hello.node is larger than ${nodeBytesMax} bytes` };
-  }
-  // 0 is "not said", from before there was more than one schema.
-  if (schemaMin > schemaVersion || (schemaMax !== 0 && schemaMax < schemaVersion)) {
-    const details = `this control plane writes snapshot schema ${schemaVersion}; the proxy reads ${schemaMin} to ${schemaMax}`;
-    return { code: grpcStatus.FAILED_PRECONDITION, details };
-  }
-  return undefined;
 }

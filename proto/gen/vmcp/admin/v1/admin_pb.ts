@@ -10,7 +10,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
-import type { BackendStatus, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
+import type { BackendStatus, ConfigSource, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
 import { file_vmcp_discovery_v1_discovery } from "../../discovery/v1/discovery_pb.ts";
 import type { Resource } from "../../resource/v1/resource_pb.ts";
 import { file_vmcp_resource_v1_resource } from "../../resource/v1/resource_pb.ts";
@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIrwDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCJUChNMaXN0UHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiVQoUV2F0Y2hQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSLJAQoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIrCgVzdGF0ZRgCIAEoDjIcLnZtY3AuYWRtaW4udjEuUHJvdmlkZXJTdGF0ZRIMCgR1c2VkGAMgASgIEjAKDHN1Y2Nlc3NfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEQoJd29ya2xvYWRzGAYgASgNEg4KBmdyb3VwcxgHIAEoDRIQCghwcm9ibGVtcxgIIAMoCSIxChRMaXN0UHJvdmlkZXJzUmVxdWVzdBIZChFpbmNsdWRlX3Jlc291cmNlcxgBIAEoCCJyChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKgoJcHJvdmlkZXJzGAEgAygLMhcudm1jcC5hZG1pbi52MS5Qcm92aWRlchItCglyZXNvdXJjZXMYAiADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlIpUBChVSZXZva2VTZXNzaW9uc1JlcXVlc3QSDwoHc2Vzc2lvbhgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRILCgNhbGwYBCABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBSABKAkSDgoGcmVhc29uGAYgASgJEhUKDXZhbGlkYXRlX29ubHkYByABKAgiSQoWUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkiYQoTTGlzdFNlc3Npb25zUmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRIPCgdzdWJqZWN0GAIgASgJEhIKCmtleV9wcmVmaXgYAyABKAkSDQoFbGltaXQYBCABKAUiewoUTGlzdFNlc3Npb25zUmVzcG9uc2USMAoIc2Vzc2lvbnMYASADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIPCgdtaXNzaW5nGAIgAygJEg4KBnVuYWJsZRgDIAMoCRIQCghoYXNfbW9yZRgEIAEoCCIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCKIAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEhgKEHNvZnR3YXJlX3ZlcnNpb24YASABKAkSEQoJc3RvcmVfdWlkGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEhYKDnRhcmdldF92ZXJzaW9uGAQgASgJEhgKEHJlYWRfb25seV9yZWFzb24YBSABKAkqwQEKClByb3h5U3RhdGUSGwoXUFJPWFlfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRQUk9YWV9TVEFURV9OT1RfU0VOVBABEhcKE1BST1hZX1NUQVRFX1BFTkRJTkcQAhIWChJQUk9YWV9TVEFURV9TWU5DRUQQAxIVChFQUk9YWV9TVEFURV9TVEFMRRAEEhYKElBST1hZX1NUQVRFX05BQ0tFRBAFEhwKGFBST1hZX1NUQVRFX0RJU0NPTk5FQ1RFRBAGKnwKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFQUk9WSURFUl9TVEFURV9PSxABEhgKFFBST1ZJREVSX1NUQVRFX1NUQUxFEAISGgoWUFJPVklERVJfU1RBVEVfRkFJTElORxADMs0ICgxBZG1pblNlcnZpY2USXQoOQXBwbHlSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXNwb25zZRJUCgtHZXRSZXNvdXJjZRIhLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlc3BvbnNlEloKDUxpc3RSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVzcG9uc2USXQoORGVsZXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXNwb25zZRJfCg5XYXRjaFJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1Jlc3BvbnNlMAESVAoLTGlzdFByb3hpZXMSIS52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXNwb25zZRJZCgxXYXRjaFByb3hpZXMSIi52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1Jlc3BvbnNlMAESSwoITGlzdFZpZXcSHi52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVxdWVzdBofLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXNwb25zZRJaCg1MaXN0UHJvdmlkZXJzEiMudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEl0KDlJldm9rZVNlc3Npb25zEiQudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVzcG9uc2USVwoMTGlzdFNlc3Npb25zEiIudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIvQDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKDWNvbmZpZ19zb3VyY2UYDSABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UimQEKCk5hY2tSZWNvcmQSDwoHdmVyc2lvbhgBIAEoCRItCgZyZWFzb24YAiABKA4yHS52bWNwLmRpc2NvdmVyeS52MS5OYWNrUmVhc29uEiEKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFAoSTGlzdFByb3hpZXNSZXF1ZXN0IlQKE0xpc3RQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiFQoTV2F0Y2hQcm94aWVzUmVxdWVzdCJVChRXYXRjaFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSITChFHZXRSb2xsb3V0UmVxdWVzdCKDAwoSR2V0Um9sbG91dFJlc3BvbnNlEhYKDnRhcmdldF92ZXJzaW9uGAEgASgJEhgKEGFwcHJvdmVkX3ZlcnNpb24YAiABKAkSKgoFc3RhdGUYAyABKA4yGy52bWNwLmFkbWluLnYxLlJvbGxvdXRTdGF0ZRIOCgZyZWFzb24YBCABKAkSEAoIY2FuYXJpZXMYBSADKAkSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMYWNrbm93bGVkZ2VkGAcgASgNEg8KB3BlbmRpbmcYCCABKA0SDAoEaGVsZBgJIAEoDRIlCgdyZWZ1c2VkGAogAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIYChBmaXJzdF9hY2tfbWlsbGlzGAsgASgNEhcKD2xhc3RfYWNrX21pbGxpcxgMIAEoDRIWCg5hY2tfbWlsbGlzX3A1MBgNIAEoDRIWCg5hY2tfbWlsbGlzX3A5ORgOIAEoDSIpCg9MaXN0Vmlld1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkiVgoQTGlzdFZpZXdSZXNwb25zZRIzCgV2aWV3cxgBIAMoCzIkLnZtY3AuZGlzY292ZXJ5LnYxLlZpcnR1YWxTZXJ2ZXJWaWV3Eg0KBXByb3h5GAIgASgJIskBCghQcm92aWRlchIMCgRuYW1lGAEgASgJEisKBXN0YXRlGAIgASgOMhwudm1jcC5hZG1pbi52MS5Qcm92aWRlclN0YXRlEgwKBHVzZWQYAyABKAgSMAoMc3VjY2Vzc190aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRIRCgl3b3JrbG9hZHMYBiABKA0SDgoGZ3JvdXBzGAcgASgNEhAKCHByb2JsZW1zGAggAygJIjEKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhkKEWluY2x1ZGVfcmVzb3VyY2VzGAEgASgIInIKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIqCglwcm92aWRlcnMYASADKAsyFy52bWNwLmFkbWluLnYxLlByb3ZpZGVyEi0KCXJlc291cmNlcxgCIAMoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UilQEKFVJldm9rZVNlc3Npb25zUmVxdWVzdBIPCgdzZXNzaW9uGAEgASgJEg4KBmlzc3VlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEgsKA2FsbBgEIAEoCBIWCg52aXJ0dWFsX3NlcnZlchgFIAEoCRIOCgZyZWFzb24YBiABKAkSFQoNdmFsaWRhdGVfb25seRgHIAEoCCJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IogBChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USGAoQc29mdHdhcmVfdmVyc2lvbhgBIAEoCRIRCglzdG9yZV91aWQYAiABKAkSEAoIcmV2aXNpb24YAyABKAQSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSGAoQcmVhZF9vbmx5X3JlYXNvbhgFIAEoCSrXAQoKUHJveHlTdGF0ZRIbChdQUk9YWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST1hZX1NUQVRFX05PVF9TRU5UEAESFwoTUFJPWFlfU1RBVEVfUEVORElORxACEhYKElBST1hZX1NUQVRFX1NZTkNFRBADEhUKEVBST1hZX1NUQVRFX1NUQUxFEAQSFgoSUFJPWFlfU1RBVEVfTkFDS0VEEAUSHAoYUFJPWFlfU1RBVEVfRElTQ09OTkVDVEVEEAYSFAoQUFJPWFlfU1RBVEVfSEVMRBAHKrMBCgxSb2xsb3V0U3RhdGUSHQoZUk9MTE9VVF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFJPTExPVVRfU1RBVEVfQ0FOQVJZEAESGQoVUk9MTE9VVF9TVEFURV9ST0xMSU5HEAISGgoWUk9MTE9VVF9TVEFURV9DT01QTEVURRADEhgKFFJPTExPVVRfU1RBVEVfSEFMVEVEEAQSGQoVUk9MTE9VVF9TVEFURV9QQVJUSUFMEAUqfAoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVBST1ZJREVSX1NUQVRFX09LEAESGAoUUFJPVklERVJfU1RBVEVfU1RBTEUQAhIaChZQUk9WSURFUl9TVEFURV9GQUlMSU5HEAMyoAkKDEFkbWluU2VydmljZRJdCg5BcHBseVJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1Jlc3BvbnNlElQKC0dldFJlc291cmNlEiEudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVzcG9uc2USWgoNTGlzdFJlc291cmNlcxIjLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXNwb25zZRJdCg5EZWxldGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlc3BvbnNlEl8KDldhdGNoUmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVzcG9uc2UwARJUCgtMaXN0UHJveGllcxIhLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1Jlc3BvbnNlElkKDFdhdGNoUHJveGllcxIiLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVzcG9uc2UwARJRCgpHZXRSb2xsb3V0EiAudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVxdWVzdBohLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USWgoNTGlzdFByb3ZpZGVycxIjLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZRJdCg5SZXZva2VTZXNzaW9ucxIkLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1Jlc3BvbnNlElcKDExpc3RTZXNzaW9ucxIiLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVzcG9uc2USWgoNR2V0U2VydmVySW5mbxIjLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -489,6 +489,13 @@ export type Proxy = Message<"vmcp.admin.v1.Proxy"> & {
    * @generated from field: google.protobuf.Timestamp disconnect_time = 12;
    */
   disconnectTime?: Timestamp | undefined;
+
+  /**
+   * Where it has what it runs from.
+   *
+   * @generated from field: vmcp.discovery.v1.ConfigSource config_source = 13;
+   */
+  configSource: ConfigSource;
 };
 
 /**
@@ -627,6 +634,133 @@ export const WatchProxiesResponseSchema: GenMessage<WatchProxiesResponse> = /*@_
   messageDesc(file_vmcp_admin_v1_admin, 16);
 
 /**
+ * The newest.
+ *
+ * @generated from message vmcp.admin.v1.GetRolloutRequest
+ */
+export type GetRolloutRequest = Message<"vmcp.admin.v1.GetRolloutRequest"> & {
+};
+
+/**
+ * Describes the message vmcp.admin.v1.GetRolloutRequest.
+ * Use `create(GetRolloutRequestSchema)` to create a new message.
+ */
+export const GetRolloutRequestSchema: GenMessage<GetRolloutRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 17);
+
+/**
+ * The newest version on its way.
+ *
+ * @generated from message vmcp.admin.v1.GetRolloutResponse
+ */
+export type GetRolloutResponse = Message<"vmcp.admin.v1.GetRolloutResponse"> & {
+  /**
+   * Version that every proxy should run.
+   *
+   * @generated from field: string target_version = 1;
+   */
+  targetVersion: string;
+
+  /**
+   * Version that passed its canaries last; proxies that come get it. Empty when none has since this control plane started.
+   *
+   * @generated from field: string approved_version = 2;
+   */
+  approvedVersion: string;
+
+  /**
+   * How far it has come.
+   *
+   * @generated from field: vmcp.admin.v1.RolloutState state = 3;
+   */
+  state: RolloutState;
+
+  /**
+   * When halted: who refused it, and why.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * Ids of the proxies that it was tried on, sorted.
+   *
+   * @generated from field: repeated string canaries = 5;
+   */
+  canaries: string[];
+
+  /**
+   * When the version was first sent, or would have been.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 6;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Connected proxies that run it.
+   *
+   * @generated from field: uint32 acknowledged = 7;
+   */
+  acknowledged: number;
+
+  /**
+   * Connected proxies that were sent it and have not answered.
+   *
+   * @generated from field: uint32 pending = 8;
+   */
+  pending: number;
+
+  /**
+   * Connected proxies that keep what they have.
+   *
+   * @generated from field: uint32 held = 9;
+   */
+  held: number;
+
+  /**
+   * Proxies that refused it.
+   *
+   * @generated from field: repeated vmcp.admin.v1.Proxy refused = 10;
+   */
+  refused: Proxy[];
+
+  /**
+   * Milliseconds from the start to the first Ack; 0 before it.
+   *
+   * @generated from field: uint32 first_ack_millis = 11;
+   */
+  firstAckMillis: number;
+
+  /**
+   * Milliseconds from the start to the last Ack.
+   *
+   * @generated from field: uint32 last_ack_millis = 12;
+   */
+  lastAckMillis: number;
+
+  /**
+   * Milliseconds from the sending to the Ack of a proxy: the median.
+   *
+   * @generated from field: uint32 ack_millis_p50 = 13;
+   */
+  ackMillisP50: number;
+
+  /**
+   * The same: 99 of 100 took no longer.
+   *
+   * @generated from field: uint32 ack_millis_p99 = 14;
+   */
+  ackMillisP99: number;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.GetRolloutResponse.
+ * Use `create(GetRolloutResponseSchema)` to create a new message.
+ */
+export const GetRolloutResponseSchema: GenMessage<GetRolloutResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 18);
+
+/**
  * Of which virtual server.
  *
  * @generated from message vmcp.admin.v1.ListViewRequest
@@ -645,7 +779,7 @@ export type ListViewRequest = Message<"vmcp.admin.v1.ListViewRequest"> & {
  * Use `create(ListViewRequestSchema)` to create a new message.
  */
 export const ListViewRequestSchema: GenMessage<ListViewRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 17);
+  messageDesc(file_vmcp_admin_v1_admin, 19);
 
 /**
  * As reported.
@@ -673,7 +807,7 @@ export type ListViewResponse = Message<"vmcp.admin.v1.ListViewResponse"> & {
  * Use `create(ListViewResponseSchema)` to create a new message.
  */
 export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 18);
+  messageDesc(file_vmcp_admin_v1_admin, 20);
 
 /**
  * One discovery provider.
@@ -743,7 +877,7 @@ export type Provider = Message<"vmcp.admin.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 21);
 
 /**
  * All providers.
@@ -764,7 +898,7 @@ export type ListProvidersRequest = Message<"vmcp.admin.v1.ListProvidersRequest">
  * Use `create(ListProvidersRequestSchema)` to create a new message.
  */
 export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 22);
 
 /**
  * In the order of their precedence.
@@ -793,7 +927,7 @@ export type ListProvidersResponse = Message<"vmcp.admin.v1.ListProvidersResponse
  * Use `create(ListProvidersResponseSchema)` to create a new message.
  */
 export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 21);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
@@ -856,7 +990,7 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
  * Use `create(RevokeSessionsRequestSchema)` to create a new message.
  */
 export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 22);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * What was made.
@@ -891,7 +1025,7 @@ export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsRespon
  * Use `create(RevokeSessionsResponseSchema)` to create a new message.
  */
 export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 23);
+  messageDesc(file_vmcp_admin_v1_admin, 25);
 
 /**
  * Which sessions to list. The filters hold together.
@@ -933,7 +1067,7 @@ export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> &
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 24);
+  messageDesc(file_vmcp_admin_v1_admin, 26);
 
 /**
  * As the proxies reported.
@@ -975,7 +1109,7 @@ export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse">
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 25);
+  messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
  * Nothing to say.
@@ -990,7 +1124,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 26);
+  messageDesc(file_vmcp_admin_v1_admin, 28);
 
 /**
  * Who answers.
@@ -1039,7 +1173,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 27);
+  messageDesc(file_vmcp_admin_v1_admin, 29);
 
 /**
  * How a proxy stands to what it should run.
@@ -1095,6 +1229,13 @@ export const ProxyState = {
    * @generated from enum value: PROXY_STATE_DISCONNECTED = 6;
    */
   DISCONNECTED: 6,
+
+  /**
+   * Keeps an earlier version while the newest is tried on others, or was refused by one of them.
+   *
+   * @generated from enum value: PROXY_STATE_HELD = 7;
+   */
+  HELD: 7,
 } as const;
 
 /**
@@ -1109,6 +1250,68 @@ export type ProxyState = (typeof ProxyState)[keyof typeof ProxyState] | UnknownE
  */
 export const ProxyStateSchema: GenEnum<ProxyState> = /*@__PURE__*/
   enumDesc(file_vmcp_admin_v1_admin, 0);
+
+/**
+ * How far a version has come.
+ *
+ * @generated from enum vmcp.admin.v1.RolloutState
+ */
+export const RolloutState = {
+  /**
+   * Nothing has been built yet.
+   *
+   * @generated from enum value: ROLLOUT_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It is tried on a few proxies; the others keep what they have.
+   *
+   * @generated from enum value: ROLLOUT_STATE_CANARY = 1;
+   */
+  CANARY: 1,
+
+  /**
+   * It goes to all.
+   *
+   * @generated from enum value: ROLLOUT_STATE_ROLLING = 2;
+   */
+  ROLLING: 2,
+
+  /**
+   * All connected proxies run it.
+   *
+   * @generated from enum value: ROLLOUT_STATE_COMPLETE = 3;
+   */
+  COMPLETE: 3,
+
+  /**
+   * A proxy that it was tried on refused it. The others keep what they have until there is another revision.
+   *
+   * @generated from enum value: ROLLOUT_STATE_HALTED = 4;
+   */
+  HALTED: 4,
+
+  /**
+   * It went to all, and some refused it.
+   *
+   * @generated from enum value: ROLLOUT_STATE_PARTIAL = 5;
+   */
+  PARTIAL: 5,
+} as const;
+
+/**
+ * How far a version has come.
+ *
+ * @generated from enum vmcp.admin.v1.RolloutState
+ */
+export type RolloutState = (typeof RolloutState)[keyof typeof RolloutState] | UnknownEnum;
+
+/**
+ * Describes the enum vmcp.admin.v1.RolloutState.
+ */
+export const RolloutStateSchema: GenEnum<RolloutState> = /*@__PURE__*/
+  enumDesc(file_vmcp_admin_v1_admin, 1);
 
 /**
  * How a discovery provider stands.
@@ -1156,7 +1359,7 @@ export type ProviderState = (typeof ProviderState)[keyof typeof ProviderState] |
  * Describes the enum vmcp.admin.v1.ProviderState.
  */
 export const ProviderStateSchema: GenEnum<ProviderState> = /*@__PURE__*/
-  enumDesc(file_vmcp_admin_v1_admin, 1);
+  enumDesc(file_vmcp_admin_v1_admin, 2);
 
 /**
  * Declared resources, and what the proxies made of them.
@@ -1234,6 +1437,16 @@ export const AdminService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchProxiesRequestSchema;
     output: typeof WatchProxiesResponseSchema;
+  },
+  /**
+   * How far the newest version has come.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.GetRollout
+   */
+  getRollout: {
+    methodKind: "unary";
+    input: typeof GetRolloutRequestSchema;
+    output: typeof GetRolloutResponseSchema;
   },
   /**
    * What clients of a virtual server see, as its proxies last reported.

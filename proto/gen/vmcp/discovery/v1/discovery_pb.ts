@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/discovery/v1/discovery.proto.
  */
 export const file_vmcp_discovery_v1_discovery: GenFile = /*@__PURE__*/
-  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIqgBCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJIrYBCgROb2RlEgoKAmlkGAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEhgKEHNvZnR3YXJlX3ZlcnNpb24YAyABKAkSMwoGbGFiZWxzGAQgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuTm9kZS5MYWJlbHNFbnRyeRIPCgdhZGRyZXNzGAUgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiegoDQWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgMEjEKDmFwcGx5X2R1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHdhcm5pbmdzGAUgAygJIo4BCgROYWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSFAoMbGl2ZV92ZXJzaW9uGAMgASgJEi0KBnJlYXNvbhgEIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYBSABKAsyEi5nb29nbGUucnBjLlN0YXR1cyKmAQoMU3RhdHVzUmVwb3J0EhQKDGxpdmVfdmVyc2lvbhgBIAEoCRIXCg9hY3RpdmVfc2Vzc2lvbnMYAiABKA0SMgoIYmFja2VuZHMYAyADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEjMKBXZpZXdzGAQgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXciqgEKDUJhY2tlbmRTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAQgASgJEg0KBXRvb2xzGAUgASgNEhEKCXJlc291cmNlcxgGIAEoDRIPCgdwcm9tcHRzGAcgASgNEgsKA2VyYRgIIAEoCRITCgtsaXN0ZWRfd2l0aBgJIAEoCSJaChFWaXJ0dWFsU2VydmVyVmlldxIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRItCgdlbnRyaWVzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuVmlld0VudHJ5ImEKCVZpZXdFbnRyeRIMCgRraW5kGAEgASgJEg8KB2V4cG9zZWQYAiABKAkSDwoHYmFja2VuZBgDIAEoCRIQCghvcmlnaW5hbBgEIAEoCRISCgpkZWNpZGVkX2J5GAUgASgJIu8CChdTdHJlYW1TbmFwc2hvdHNSZXNwb25zZRINCgVub25jZRgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEg4KBmRpZ2VzdBgEIAEoDBIRCglzdG9yZV91aWQYBSABKAkSLwoIc25hcHNob3QYBiABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdEgAEikKBWRlbHRhGAcgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRGVsdGFIABIxCgp1cF90b19kYXRlGAggASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuVXBUb0RhdGVIABIpCgVkcmFpbhgJIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRyYWluSAASOgoOc2Vzc2lvbnNfcXVlcnkYCiABKAsyIC52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uc1F1ZXJ5SABCCQoHcGF5bG9hZCJfCghTbmFwc2hvdBI2CglyZXNvdXJjZXMYASADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEgwKBHBhcnQYAiABKA0SDQoFcGFydHMYAyABKA0iZQoFRGVsdGESFAoMYmFzZV92ZXJzaW9uGAEgASgJEjQKB3Vwc2VydHMYAiADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEhAKCHJlbW92YWxzGAMgAygJIgoKCFVwVG9EYXRlIkcKBURyYWluEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFsdGVybmF0aXZlcxgCIAMoCSJUChBTbmFwc2hvdFJlc291cmNlEgwKBG5hbWUYASABKAkSDgoGZGlnZXN0GAIgASgMEiIKBGJvZHkYAyABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IlYKE1ZpcnR1YWxTZXJ2ZXJDb25maWcSLQoEc3BlYxgBIAEoCzIfLnZtY3AucmVzb3VyY2UudjEuVmlydHVhbFNlcnZlchIQCghiYWNrZW5kcxgCIAMoCSI9CgtSZXZvY2F0aW9ucxIuCgdlbnRyaWVzGAEgAygLMh0udm1jcC5kaXNjb3ZlcnkudjEuUmV2b2NhdGlvbiJyCgpSZXZvY2F0aW9uEg0KBWVwb2NoGAEgASgEEg8KB3Nlc3Npb24YAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSCwoDYWxsGAUgASgIEhYKDnZpcnR1YWxfc2VydmVyGAYgASgJImcKDVNlc3Npb25zUXVlcnkSCgoCaWQYASABKAQSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRISCgprZXlfcHJlZml4GAQgASgJEg0KBWxpbWl0GAUgASgNInkKDlNlc3Npb25zUmVwb3J0EhAKCHF1ZXJ5X2lkGAEgASgEEjAKCHNlc3Npb25zGAIgAygLMh4udm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbkluZm8SEQoJaXNfc2hhcmVkGAMgASgIEhAKCGhhc19tb3JlGAQgASgIIq8CCgtTZXNzaW9uSW5mbxILCgNrZXkYASABKAkSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSEwoLY2xpZW50X25hbWUYBSABKAkSFgoOY2xpZW50X3ZlcnNpb24YBiABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2VfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHcHJveGllcxgKIAMoCRIPCgdzdHJlYW1zGAsgASgNEg0KBWNhbGxzGAwgASgNKqMCCgpOYWNrUmVhc29uEhsKF05BQ0tfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocTkFDS19SRUFTT05fSU5WQUxJRF9SRVNPVVJDRRABEh4KGk5BQ0tfUkVBU09OX1NUQUxFX1JFVklTSU9OEAISHQoZTkFDS19SRUFTT05fQkFTRV9NSVNNQVRDSBADEh8KG05BQ0tfUkVBU09OX0RJR0VTVF9NSVNNQVRDSBAEEhkKFU5BQ0tfUkVBU09OX1RPT19MQVJHRRAFEiIKHk5BQ0tfUkVBU09OX1VOU1VQUE9SVEVEX1NDSEVNQRAGEh0KGU5BQ0tfUkVBU09OX0ZPUkVJR05fU1RPUkUQBxIYChROQUNLX1JFQVNPTl9JTlRFUk5BTBAIMoABChBEaXNjb3ZlcnlTZXJ2aWNlEmwKD1N0cmVhbVNuYXBzaG90cxIpLnZtY3AuZGlzY292ZXJ5LnYxLlN0cmVhbVNuYXBzaG90c1JlcXVlc3QaKi52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIuABCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJEjYKDWNvbmZpZ19zb3VyY2UYCCABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIqYBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldyKqAQoNQmFja2VuZFN0YXR1cxIMCgRuYW1lGAEgASgJEg0KBXN0YXRlGAIgASgJEg0KBWVycm9yGAMgASgJEhgKEHByb3RvY29sX3ZlcnNpb24YBCABKAkSDQoFdG9vbHMYBSABKA0SEQoJcmVzb3VyY2VzGAYgASgNEg8KB3Byb21wdHMYByABKA0SCwoDZXJhGAggASgJEhMKC2xpc3RlZF93aXRoGAkgASgJIloKEVZpcnR1YWxTZXJ2ZXJWaWV3EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEi0KB2VudHJpZXMYAiADKAsyHC52bWNwLmRpc2NvdmVyeS52MS5WaWV3RW50cnkiYQoJVmlld0VudHJ5EgwKBGtpbmQYASABKAkSDwoHZXhwb3NlZBgCIAEoCRIPCgdiYWNrZW5kGAMgASgJEhAKCG9yaWdpbmFsGAQgASgJEhIKCmRlY2lkZWRfYnkYBSABKAki7wIKF1N0cmVhbVNuYXBzaG90c1Jlc3BvbnNlEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSEAoIcmV2aXNpb24YAyABKAQSDgoGZGlnZXN0GAQgASgMEhEKCXN0b3JlX3VpZBgFIAEoCRIvCghzbmFwc2hvdBgGIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90SAASKQoFZGVsdGEYByABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EZWx0YUgAEjEKCnVwX3RvX2RhdGUYCCABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5VcFRvRGF0ZUgAEikKBWRyYWluGAkgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5IABI6Cg5zZXNzaW9uc19xdWVyeRgKIAEoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25zUXVlcnlIAEIJCgdwYXlsb2FkIl8KCFNuYXBzaG90EjYKCXJlc291cmNlcxgBIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USDAoEcGFydBgCIAEoDRINCgVwYXJ0cxgDIAEoDSJlCgVEZWx0YRIUCgxiYXNlX3ZlcnNpb24YASABKAkSNAoHdXBzZXJ0cxgCIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USEAoIcmVtb3ZhbHMYAyADKAkiCgoIVXBUb0RhdGUiRwoFRHJhaW4SKAoFZ3JhY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMYWx0ZXJuYXRpdmVzGAIgAygJIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
 
 /**
  * From the proxy.
@@ -130,11 +130,19 @@ export type Hello = Message<"vmcp.discovery.v1.Hello"> & {
   schemaMax: number;
 
   /**
-   * Optional abilities, by name. `sessions-query`: answers SessionsQuery.
+   * Optional abilities, by name. `sessions-query`: answers SessionsQuery. `delta`: takes a Delta. `parts`: takes a Snapshot in
+   * several parts.
    *
    * @generated from field: repeated string features = 7;
    */
   features: string[];
+
+  /**
+   * Where the known version came from.
+   *
+   * @generated from field: vmcp.discovery.v1.ConfigSource config_source = 8;
+   */
+  configSource: ConfigSource;
 };
 
 /**
@@ -599,7 +607,7 @@ export type Snapshot = Message<"vmcp.discovery.v1.Snapshot"> & {
   resources: SnapshotResource[];
 
   /**
-   * Counts from 0. A snapshot in several parts is applied with the last.
+   * Counts from 0. Parts of one snapshot follow each other under one nonce; it is applied and answered with the last.
    *
    * @generated from field: uint32 part = 2;
    */
@@ -621,7 +629,8 @@ export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 10);
 
 /**
- * Changes against the version that the proxy acknowledged.
+ * Changes against the version that the proxy acknowledged. It recomputes the digest of the whole afterwards; when that or the base is
+ * not what was meant, it refuses with DIGEST_MISMATCH or BASE_MISMATCH, and gets a Snapshot.
  *
  * @generated from message vmcp.discovery.v1.Delta
  */
@@ -656,7 +665,7 @@ export const DeltaSchema: GenMessage<Delta> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 11);
 
 /**
- * The known version is the newest.
+ * The proxy runs already what it should: the newest version, or the one it is to keep while the newest is tried on others.
  *
  * @generated from message vmcp.discovery.v1.UpToDate
  */
@@ -1030,6 +1039,61 @@ export const SessionInfoSchema: GenMessage<SessionInfo> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 20);
 
 /**
+ * Where a proxy has what it runs from.
+ *
+ * @generated from enum vmcp.discovery.v1.ConfigSource
+ */
+export const ConfigSource = {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: CONFIG_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It runs nothing.
+   *
+   * @generated from enum value: CONFIG_SOURCE_NONE = 1;
+   */
+  NONE: 1,
+
+  /**
+   * From a control plane, since it started.
+   *
+   * @generated from enum value: CONFIG_SOURCE_CONTROL_PLANE = 2;
+   */
+  CONTROL_PLANE: 2,
+
+  /**
+   * From its own disk: the last snapshot that was live before it was started.
+   *
+   * @generated from enum value: CONFIG_SOURCE_DISK = 3;
+   */
+  DISK: 3,
+
+  /**
+   * From a file that its operator gave it.
+   *
+   * @generated from enum value: CONFIG_SOURCE_BOOTSTRAP = 4;
+   */
+  BOOTSTRAP: 4,
+} as const;
+
+/**
+ * Where a proxy has what it runs from.
+ *
+ * @generated from enum vmcp.discovery.v1.ConfigSource
+ */
+export type ConfigSource = (typeof ConfigSource)[keyof typeof ConfigSource] | UnknownEnum;
+
+/**
+ * Describes the enum vmcp.discovery.v1.ConfigSource.
+ */
+export const ConfigSourceSchema: GenEnum<ConfigSource> = /*@__PURE__*/
+  enumDesc(file_vmcp_discovery_v1_discovery, 0);
+
+/**
  * Why a snapshot was refused.
  *
  * @generated from enum vmcp.discovery.v1.NackReason
@@ -1110,11 +1174,11 @@ export type NackReason = (typeof NackReason)[keyof typeof NackReason] | UnknownE
  * Describes the enum vmcp.discovery.v1.NackReason.
  */
 export const NackReasonSchema: GenEnum<NackReason> = /*@__PURE__*/
-  enumDesc(file_vmcp_discovery_v1_discovery, 0);
+  enumDesc(file_vmcp_discovery_v1_discovery, 1);
 
 /**
- * One long stream per proxy. The proxy speaks first (Hello); the control plane answers with the newest snapshot and sends
- * a new one whenever its content changes. At most one response is unacknowledged. A refused version is not sent again.
+ * One long stream per proxy. The proxy speaks first (Hello); the control plane answers at once, and sends what it should run
+ * whenever that changes. At most one response is unacknowledged. A refused version is not sent again.
  *
  * @generated from service vmcp.discovery.v1.DiscoveryService
  */
