@@ -106,6 +106,18 @@ program
     ),
   );
 
+program
+  .command("rollout")
+  .description("how versions come to the proxies")
+  .command("status")
+  .description("how far the newest version has come: exit code 1 when a proxy refused it")
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/rollout-status.ts")).rolloutStatus({ ...globals(), ...options }, output),
+    ),
+  );
+
 const session = program.command("session").description("the sessions of MCP clients");
 
 session

@@ -1,9 +1,13 @@
 // Why a proxy refused a version, in words: which resource, which field.
+import { createRegistry } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { BadRequestSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import type { Proxy as ProxyRow } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { plain } from "./table.ts";
+
+/** What the details of a refusal may be: toJson needs it wherever a proxy is shown. */
+export const refusalTypes = createRegistry(BadRequestSchema);
 
 /** Who refused what; then a line for each violated field, or the message when none is named. */
 export function nackText({ node, lastNack }: ProxyRow): string {

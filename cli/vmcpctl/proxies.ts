@@ -8,10 +8,11 @@ import {
   ProxySchema,
   ProxyState,
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import { ConfigSource } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 import { isUsable } from "./backends.ts";
 import type { Connection } from "./connection.ts";
-import { nackText } from "./nack.ts";
+import { nackText, refusalTypes } from "./nack.ts";
 import { type Format, json, type Output } from "./output.ts";
 import { age, plainLines, table } from "./table.ts";
 
@@ -39,8 +40,8 @@ export async function proxyStatus({ connection, name, format, output }: ProxySta
   const [first] = proxies;
   const single = name !== undefined && first !== undefined;
   const value = single
-    ? toJson(ProxySchema, first)
-    : toJson(ListProxiesResponseSchema, create(ListProxiesResponseSchema, { ...listed, proxies }));
+    ? toJson(ProxySchema, first, { registry: refusalTypes })
+    : toJson(ListProxiesResponseSchema, create(ListProxiesResponseSchema, { ...listed, proxies }), { registry: refusalTypes });
   if (format === "name") output.data(proxies.map(({ node }) => `proxies/${node?.id}\n`).join(""));
   else output.data(format === "json" ? json(value) : stringify(value, { lineWidth: 0 }));
   return exitCodes.ok;
@@ -55,11 +56,12 @@ export function proxyTable(proxies: readonly ProxyRow[], nowMs: number): string 
     proxy.liveVersion,
     proxy.targetVersion,
     ackedOf(proxy, nowMs),
+    sourceOf(proxy),
     String(proxy.activeSessions),
     backendsOf(proxy),
     proxy.node?.softwareVersion ?? "",
   ]);
-  return table(["NAME", "ADDRESS", "STATE", "LIVE", "TARGET", "ACKED", "SESSIONS", "BACKENDS", "VERSION"], rows);
+  return table(["NAME", "ADDRESS", "STATE", "LIVE", "TARGET", "ACKED", "SOURCE", "SESSIONS", "BACKENDS", "VERSION"], rows);
 }
 
 /** `SYNCED`. */
@@ -71,6 +73,18 @@ function stateName(state: ProxyState): string {
 function ackedOf({ ackTime, ackMillis }: ProxyRow, nowMs: number): string {
   return ackTime === undefined ? "" : `${age(ms(ackTime), nowMs)} ago, ${ackMillis} ms`;
 }
+
+/** Where it has what it runs from. */
+function sourceOf({ configSource }: ProxyRow): string {
+  return sources[configSource] ?? "";
+}
+
+const sources: Partial<Record<ConfigSource, string>> = {
+  [ConfigSource.NONE]: "none",
+  [ConfigSource.CONTROL_PLANE]: "cp",
+  [ConfigSource.DISK]: "disk",
+  [ConfigSource.BOOTSTRAP]: "bootstrap",
+};
 
 function backendsOf({ backends, state }: ProxyRow): string {
   if (state === ProxyState.DISCONNECTED) return "";

@@ -11,35 +11,43 @@ export interface RolloutOptions {
   readonly timeoutMs: number;
   /** When the change was sent. */
   readonly sinceMs: number;
+  /** The change goes to proxies that keep an earlier version, too. Default: it does not. */
+  readonly reachesHeld?: boolean;
   readonly output: Output;
 }
 
 /** Throws ExitError 1 when a proxy refused it, 75 when the time is over. */
 export async function waitForProxies(options: RolloutOptions): Promise<void> {
-  const { connection, version, timeoutMs, sinceMs, output } = options;
+  const { connection, version, timeoutMs, sinceMs, reachesHeld = false, output } = options;
   const revision = revisionOf(version);
+  const runs = ({ liveVersion, state }: ProxyRow): boolean =>
+    // A later version holds the change as well: several commits may become one snapshot.
+    revisionOf(liveVersion) >= revision && state !== ProxyState.STALE && (state !== ProxyState.HELD || reachesHeld);
   let latest: readonly ProxyRow[] = [];
   const stream = connection.admin.watchProxies({}, { deadline: Date.now() + timeoutMs });
   const settled = new Promise<boolean>((resolve, reject) => {
     stream.on("data", (response: WatchProxiesResponse) => {
       latest = response.proxies.filter(({ state }) => state !== ProxyState.DISCONNECTED);
-      if (latest.every((proxy) => runs(proxy, revision) || refused(proxy, revision))) resolve(true);
+      const isHalted = latest.some((proxy) => refused(proxy, revision));
+      // What one refused goes no further, but for what reaches those that keep what they have.
+      const isHeld = ({ state }: ProxyRow) => isHalted && state === ProxyState.HELD && !reachesHeld;
+      if (latest.every((proxy) => runs(proxy) || refused(proxy, revision) || isHeld(proxy))) resolve(true);
     });
     stream.on("error", (error) => ("code" in error && error.code === deadlineExceeded ? resolve(false) : reject(error)));
     stream.on("end", () => resolve(false));
   });
   const inTime = await settled.finally(() => stream.cancel());
-  const acked = latest.filter((proxy) => runs(proxy, revision)).length;
+  const acked = latest.filter(runs).length;
   const nacked = latest.filter((proxy) => refused(proxy, revision));
   const count = `${acked}/${latest.length} ${latest.length === 1 ? "proxy" : "proxies"}`;
   if (nacked.length > 0) {
-    throw new ExitError(
-      exitCodes.failure,
-      `${count} acknowledged ${version}, ${nacked.length} refused it\n${nacked.map(nackText).join("\n")}`,
-    );
+    const held = latest.filter(({ state }) => state === ProxyState.HELD).length;
+    const others = held > 0 ? `; ${held} ${held === 1 ? "keeps" : "keep"} what was live until there is another revision` : "";
+    const summary = `${count} acknowledged ${version}, ${nacked.length} refused it${others}`;
+    throw new ExitError(exitCodes.failure, `${summary}\n${nacked.map(nackText).join("\n")}`);
   }
   if (!inTime) {
-    const missing = latest.filter((proxy) => !runs(proxy, revision)).map(({ node }) => node?.id);
+    const missing = latest.filter((proxy) => !runs(proxy)).map(({ node }) => node?.id);
     throw new ExitError(
       exitCodes.temporary,
       `${count} acknowledged ${version} within ${timeoutMs / 1000} s; waiting for ${missing.join(", ")}`,
@@ -50,11 +58,6 @@ export async function waitForProxies(options: RolloutOptions): Promise<void> {
 }
 
 const deadlineExceeded = 4;
-
-/** A later version holds the change as well: several commits may become one snapshot. */
-function runs({ liveVersion, state }: ProxyRow, revision: bigint): boolean {
-  return state !== ProxyState.STALE && revisionOf(liveVersion) >= revision;
-}
 
 function refused({ state, lastNack }: ProxyRow, revision: bigint): boolean {
   return state === ProxyState.NACKED && lastNack !== undefined && revisionOf(lastNack.version) >= revision;

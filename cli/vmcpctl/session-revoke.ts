@@ -54,7 +54,7 @@ export async function revokeSessions(keys: readonly string[], options: SessionRe
   const version = made.at(-1)?.version; // holds the others too
   if (validateOnly || version === undefined || options.wait === undefined) return exitCodes.ok;
   await noteDisconnected(connection, output);
-  await waitForProxies({ connection, version, timeoutMs: options.wait, sinceMs, output });
+  await waitForProxies({ connection, version, timeoutMs: options.wait, sinceMs, reachesHeld: true, output });
   return exitCodes.ok;
 }
 

@@ -11,6 +11,7 @@ import { ExitError, exitCodes } from "../exit-codes.ts";
 import { type Connection, connect, type GlobalOptions } from "./connection.ts";
 import { toYaml } from "./documents.ts";
 import { isResourceKind, parseKind } from "./kinds.ts";
+import { refusalTypes } from "./nack.ts";
 import type { Format, Output } from "./output.ts";
 import { proxyTable } from "./proxies.ts";
 
@@ -42,7 +43,9 @@ function followProxies(connection: Connection, { output: format }: WatchOptions,
   let shown = "";
   return follow<WatchProxiesResponse>(connection.admin.watchProxies({}), (response) => {
     const text =
-      format === "json" ? JSON.stringify(toJson(WatchProxiesResponseSchema, response)) : proxyTable(response.proxies, Date.now());
+      format === "json"
+        ? JSON.stringify(toJson(WatchProxiesResponseSchema, response, { registry: refusalTypes }))
+        : proxyTable(response.proxies, Date.now());
     if (text !== shown) output.data(`${text}\n`);
     shown = text;
   });

@@ -42,16 +42,21 @@ test("a changed virtual server is acknowledged by both proxies within a second, 
   }
 });
 
-test("a snapshot that no proxy can apply is refused with a reason, and the old one keeps serving", async () => {
+test("a snapshot that a proxy can't apply is refused with a reason, goes no further, and the old one keeps serving", async () => {
   const broken = stdioBackend("broken", stdioServer("memory"), { TOKEN: "env:VMCP_TEST_IS_NOT_SET" });
   const { code, stdout, stderr } = await mesh.apply([team([httpBackend("one", one.url), broken])]);
   assert.equal(code, 1, stdout + stderr);
+  assert.match(stderr, /0\/2 proxies acknowledged \S+, 1 refused it; 1 keeps what was live until there is another revision/);
   assert.match(stderr, /proxy-1 refused[\s\S]*VMCP_TEST_IS_NOT_SET/);
 
   const status = await mesh.ctl("proxy", "status");
   assert.match(status.stdout, /proxy-1.*NACKED/);
-  assert.match(status.stdout, /proxy-2.*NACKED/);
+  assert.match(status.stdout, /proxy-2.*HELD/);
   assert.match(status.stdout, /VMCP_TEST_IS_NOT_SET/);
+  const rollout = await mesh.ctl("rollout", "status");
+  assert.equal(rollout.code, 1, rollout.stderr);
+  assert.match((await mesh.ctl("proxy", "status", "-o", "json")).stdout, /"description": ".*VMCP_TEST_IS_NOT_SET/);
+  assert.match(rollout.stdout, /HALTED +0\/2 +0 +1 +1 .* proxy-1 /);
   for (const proxy of [0, 1]) {
     await using client = await openClient(await endpoint(proxy));
     assert.equal(await client.call("one_hello"), "hello");
@@ -61,7 +66,9 @@ test("a snapshot that no proxy can apply is refused with a reason, and the old o
   assert.equal(repaired.code, 0, repaired.stderr);
   const after = await mesh.ctl("proxy", "status");
   assert.match(after.stdout, /proxy-1.*SYNCED/);
-  assert.doesNotMatch(after.stdout, /NACKED/);
+  assert.doesNotMatch(after.stdout, /NACKED|HELD/);
+  const complete = await mesh.ctl("rollout", "status", "-o", "json");
+  assert.deepEqual([complete.code, JSON.parse(complete.stdout).state], [0, "ROLLOUT_STATE_COMPLETE"]);
 });
 
 test("one control plane serves several virtual servers, each under its name", async () => {
