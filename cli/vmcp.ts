@@ -48,6 +48,17 @@ listening(program.command("proxy").description("run a proxy"))
     parseDrain,
     2_000,
   )
+  .addOption(
+    new Option(
+      "--state-dir <dir>",
+      "keep what is live there, to start from when no control plane answers; none: nowhere (default: see below)",
+    ).env("VMCP_STATE_DIR"),
+  )
+  .option("--bootstrap-snapshot <file>", "a snapshot from such a directory, to start from when there is nothing newer")
+  .addHelpText(
+    "after",
+    "\nSnapshots are kept in $XDG_STATE_HOME/vmcp/ID, else ~/.local/state/vmcp/ID; with --port 0 and no --id nowhere.",
+  )
   .option("--allow-stdio", "let the control plane start stdio servers on this machine")
   .action(async (options) => (await import("./vmcp/proxy.ts")).proxy(options));
 

@@ -9,7 +9,7 @@ import { emptyRuntime, type Runtime, type SnapshotRefusedError } from "./runtime
 import { isLoopback, type ServingOptions, type SessionOptions, startServing } from "./serving.ts";
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
-import { type Sync, startSync } from "./sync/stream.ts";
+import { type Sync, startSync } from "./sync/follow.ts";
 
 export { RedisAddressError } from "./redis/address.ts";
 export type { SnapshotRefusedError } from "./runtime.ts";
@@ -18,6 +18,10 @@ export { KeyRingError } from "./session/key-ring.ts";
 export interface DataPlaneOptions extends ServingOptions {
   /** Addresses of control planes. */
   readonly controlPlanes: readonly string[];
+  /** Where what is live is kept for the next start, which may find no control plane. Default: nowhere. */
+  readonly stateDirectory?: string | undefined;
+  /** A file from such a directory, to start from when there is nothing newer. */
+  readonly bootstrapSnapshot?: string | undefined;
   /** Name of this proxy, stable over restarts. Default: host name and port. */
   readonly id?: string;
   readonly log: Log;
@@ -44,7 +48,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   let live: Live | undefined;
   let sync: Sync | undefined;
   const runtime = (): Runtime => live?.runtime ?? emptyRuntime;
-  const serving = stack.use(await startServing(options, { keys, runtime, credentials }));
+  const serving = stack.use(await startServing(options, { keys, runtime, credentials, config: () => sync?.status() }));
   const { sessions, relay, everyone, address, self } = serving;
   stack.use(collectSooner({ sessions: () => sessions.size }));
   live = createLive({
@@ -65,6 +69,8 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     live,
     sessions,
     listSessions: serving.list,
+    stateDirectory: options.stateDirectory,
+    bootstrapSnapshot: options.bootstrapSnapshot,
     log,
     onLive: (version) => options.onLive?.(version),
     onRefused: (error) => options.onRefused?.(error),

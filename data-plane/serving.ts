@@ -10,6 +10,7 @@ import { createApp } from "./ingress/app.ts";
 import { limitConnections } from "./ingress/connections.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
 import { headersSeenMax } from "./ingress/front-door.ts";
+import type { ConfigFacts } from "./ingress/probes.ts";
 import { keptForStreams } from "./ingress/session-streams.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
 import { answerUnreadable } from "./ingress/unreadable.ts";
@@ -117,6 +118,8 @@ export interface Serving extends AsyncDisposable {
 export interface Served {
   readonly keys: Keys;
   readonly runtime: () => Runtime;
+  /** Where it comes from; undefined before anything has been tried. Default: nobody knows. */
+  readonly config?: () => ConfigFacts | undefined;
   /** Where users sign in, and what for. */
   readonly credentials: Pick<Credentials, "signIns" | "userTokens">;
 }
@@ -129,7 +132,10 @@ const lastMs = 1_000;
 const callerIdleMs = 10 * 60_000;
 
 /** Listens at once, unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
-export async function startServing(options: ServingOptions, { keys, runtime, credentials }: Served): Promise<Serving> {
+export async function startServing(
+  options: ServingOptions,
+  { keys, runtime, config = () => undefined, credentials }: Served,
+): Promise<Serving> {
   const { log, session = {} } = options;
   const instance = randomUUID();
   const self = { address: "", instance, replica: instance.slice(0, 8) };
@@ -185,7 +191,7 @@ export async function startServing(options: ServingOptions, { keys, runtime, cre
   let isDraining = false;
   let obeyed = epoch(); // all that is connected was opened before
   const app = createApp({
-    ...{ ...shared, sessions, callers, runtime, sse, flow },
+    ...{ ...shared, sessions, callers, runtime, config, sse, flow },
     parked: createParkedCalls({ log }),
     self: () => self,
     addressOf: store.addressOf,

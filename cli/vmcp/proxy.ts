@@ -1,20 +1,40 @@
 // `vmcp proxy`: one proxy of a mesh.
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { openLog } from "../../common/log.ts";
 import { untilStopped } from "../signals.ts";
 import { type ListenOptions, startProxy } from "./serving.ts";
 
-export async function proxy(
-  options: ListenOptions & { controlPlane: string[]; id?: string; advertise?: string; allowStdio?: boolean },
-): Promise<void> {
+export interface ProxyFlags extends ListenOptions {
+  readonly controlPlane: string[];
+  readonly id?: string;
+  readonly advertise?: string;
+  readonly stateDir?: string;
+  readonly bootstrapSnapshot?: string;
+  readonly allowStdio?: boolean;
+}
+
+export async function proxy(options: ProxyFlags): Promise<void> {
+  const { advertise, id, bootstrapSnapshot } = options;
   const stopped = untilStopped();
   const log = openLog("proxy");
   await using _proxy = await startProxy(options, {
     controlPlanes: options.controlPlane,
-    ...(options.advertise === undefined ? {} : { advertise: options.advertise }),
-    ...(options.id === undefined ? {} : { id: options.id }),
+    ...(advertise === undefined ? {} : { advertise }),
+    ...(id === undefined ? {} : { id }),
+    stateDirectory: stateDirectoryOf(options),
+    bootstrapSnapshot,
     log,
     allowStdio: options.allowStdio ?? false,
   });
   await stopped;
   log.info("stopping");
+}
+
+/** Undefined: nowhere. Two proxies on one machine have names of their own, and so directories. */
+export function stateDirectoryOf({ stateDir, id, port }: Pick<ProxyFlags, "stateDir" | "id" | "port">): string | undefined {
+  if (stateDir !== undefined && stateDir !== "") return stateDir === "none" ? undefined : stateDir;
+  if (id === undefined && port === 0) return undefined; // another name with each start, that nobody would ever look for
+  const base = process.env.XDG_STATE_HOME || join(homedir(), ".local", "state");
+  return join(base, "vmcp", encodeURIComponent(id ?? `port-${port}`));
 }

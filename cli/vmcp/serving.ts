@@ -37,7 +37,10 @@ export interface ListenOptions {
 /** Starts a proxy; throws ExitError when it can't listen, or its secrets are not good. */
 export async function startProxy(
   chosen: ListenOptions,
-  options: Pick<DataPlaneOptions, "controlPlanes" | "id" | "advertise" | "log" | "allowStdio" | "onLive" | "onRefused">,
+  options: Pick<
+    DataPlaneOptions,
+    "controlPlanes" | "id" | "advertise" | "stateDirectory" | "bootstrapSnapshot" | "log" | "allowStdio" | "onLive" | "onRefused"
+  >,
 ): Promise<DataPlane> {
   const { host, port } = chosen;
   // Nobody waits for it, so nobody is hurt but whoever it was for; all others need the process.

@@ -13,7 +13,7 @@ import { frontDoor } from "./front-door.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
 import { metrics } from "./metrics.ts";
 import type { OriginRules } from "./origin.ts";
-import { readiness, status } from "./probes.ts";
+import { type ConfigFacts, configStatus, readiness, status } from "./probes.ts";
 import { refuse } from "./refuse.ts";
 import { pagesPath, signInPages } from "./sign-in-pages.ts";
 import type { SseEndpoint } from "./sse-endpoint.ts";
@@ -22,6 +22,8 @@ import { cutWhenStalled } from "./stall-watch.ts";
 export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
   readonly runtime: () => Runtime;
+  /** Where the runtime comes from, for `/status`. */
+  readonly config: () => ConfigFacts | undefined;
   readonly origin: OriginRules;
   /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
   readonly isDraining: () => boolean;
@@ -84,12 +86,15 @@ function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
   return { ...origin, allowedOrigins: [...origin.allowedOrigins, baseOf(options, { request: req })] };
 }
 
-function probes({ runtime, isDraining, overload, limits }: AppOptions): Middleware {
+function probes({ runtime, config, isDraining, overload, limits }: AppOptions): Middleware {
   const routes: Readonly<Record<string, () => { status: number; body: object }>> = {
     "/health": () => ({ status: 200, body: { status: "ok" } }),
     "/ping": () => ({ status: 200, body: { status: "ok" } }),
     "/readyz": () => readiness(runtime(), isDraining()),
-    "/status": () => ({ status: 200, body: { ...status(runtime()), pressure: overload.pressure.level, limits: limits() } }),
+    "/status": () => ({
+      status: 200,
+      body: { ...status(runtime()), config: configStatus(config()), pressure: overload.pressure.level, limits: limits() },
+    }),
   };
   return (ctx, next) => {
     const route = Object.hasOwn(routes, ctx.path) ? routes[ctx.path] : undefined;

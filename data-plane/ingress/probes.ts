@@ -42,3 +42,26 @@ export function status(runtime: Runtime): object {
     backends,
   };
 }
+
+/** Where what is served comes from. */
+export interface ConfigFacts {
+  readonly source: "none" | "control plane" | "disk" | "bootstrap";
+  /** When it went live here. */
+  readonly sinceMs: number | undefined;
+  /** When a control plane last said that this is what to run; undefined: now, or never. */
+  readonly confirmedMs: number | undefined;
+  /** The control plane that is followed right now. */
+  readonly controlPlane: string | undefined;
+}
+
+/** Of `GET /status`: from where, since when, and for how long no control plane has said that it is right. */
+export function configStatus(facts: ConfigFacts | undefined, nowMs = Date.now()): object {
+  const { source = "none", sinceMs, confirmedMs, controlPlane } = facts ?? {};
+  const time = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : new Date(ms).toISOString());
+  return {
+    source,
+    since: time(sinceMs),
+    control_plane: controlPlane,
+    age_seconds: confirmedMs === undefined ? 0 : Math.max(0, Math.round((nowMs - confirmedMs) / 1000)),
+  };
+}

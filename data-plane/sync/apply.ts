@@ -16,15 +16,16 @@ import {
 import { notifySession, type Session } from "../session/session.ts";
 import { changedKinds, type Kind, type VirtualServer } from "../virtual-server.ts";
 
-// How long new backends may hold up a swap: at the start nothing is served meanwhile, later an edit shall show within a second.
+// How long new backends may hold up a swap: at the first start nothing is served meanwhile, later an edit shall show within a
+// second, and one that starts again shall serve within a second.
 const warmMs = { start: 3_000, later: 600 };
 const refreshMs = 20;
 
 export interface Live extends AsyncDisposable {
   /** What is served right now. */
   readonly runtime: Runtime;
-  /** Swaps to a snapshot; throws SnapshotRefusedError, with the old one still live. */
-  apply(content: SnapshotContent): Promise<void>;
+  /** Swaps to a snapshot; throws SnapshotRefusedError, with the old one still live. `isRestart`: it was served before. */
+  apply(content: SnapshotContent, options?: { readonly isRestart?: boolean }): Promise<void>;
   /** Puts just this of a snapshot into force, at once. Does nothing before the first swap: nothing is served then. */
   obey(terms: SessionTerms): void;
 }
@@ -97,12 +98,12 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
     get runtime() {
       return runtime;
     },
-    async apply(content) {
+    async apply(content, { isRestart = false } = {}) {
       const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
       // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
       await Promise.race([
         next.firstAttempts,
-        sleep(runtime === emptyRuntime ? warmMs.start : warmMs.later, undefined, { ref: false }),
+        sleep(runtime === emptyRuntime && !isRestart ? warmMs.start : warmMs.later, undefined, { ref: false }),
       ]);
       const previous = runtime;
       runtime = next;

@@ -22,8 +22,8 @@ import { oneKey } from "../mcp/seal.ts";
 import { createCredentials } from "../outgoing-auth/registry.ts";
 import type { ListedSession } from "../session/listing.ts";
 import { createLive, type Live } from "./apply.ts";
+import { startSync } from "./follow.ts";
 import type { ListSessions } from "./session-report.ts";
-import { startSync } from "./stream.ts";
 
 const log = pino({ level: "silent" });
 const key = "k".repeat(22);
@@ -90,7 +90,7 @@ test("sessions are told at once, also while a snapshot waits for backends, and b
   };
   await using plane = await start({ live, listSessions });
   const hello = await plane.next();
-  assert.deepEqual(hello.case === "hello" && hello.value.features, ["sessions-query"]);
+  assert.deepEqual(hello.case === "hello" && hello.value.features, ["sessions-query", "delta", "parts"]);
   plane.send(snapshot(1, []));
   const filter = { virtualServer: "dev", subject: "alice", keyPrefix: "k", limit: 10 };
   plane.send({ payload: { case: "sessionsQuery", value: { id: 9n, ...filter } } });
@@ -142,7 +142,7 @@ test("a proxy that can't list says nothing rather than that there are none", asy
 test("a proxy without a list of sessions does not ask to be asked", async () => {
   await using plane = await start({ live: quietLive() });
   const hello = await plane.next();
-  assert.deepEqual(hello.case === "hello" && hello.value.features, []);
+  assert.deepEqual(hello.case === "hello" && hello.value.features, ["delta", "parts"]);
 });
 
 interface Plane extends AsyncDisposable {

@@ -30,11 +30,14 @@ export interface ProcessOptions {
   readonly cwd?: string;
 }
 
+// Snapshots of one test are nothing to start from for another.
+const ownEnv = { VMCP_STATE_DIR: "none" };
+
 /** Starts a program. It is killed when this process exits, whatever happens. */
 export function startProcess(command: string, args: readonly string[], options: ProcessOptions = {}): RunningProcess {
   const child = spawn(command, [...args], {
     cwd: options.cwd ?? root,
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, ...ownEnv, ...options.env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const output = { stdout: capture(child, "stdout"), stderr: capture(child, "stderr") };
