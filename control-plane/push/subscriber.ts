@@ -1,5 +1,6 @@
 // One stream of one proxy: what it should run, what is on the way, what it runs, what it refused. The newest target wins, at
-// most one response is unanswered, and a refused version is not sent again. As a drawing:
+// most one response is unanswered, and a refused version is not sent again. Longer than most files: a state machine is read in one
+// place. As a drawing:
 //
 //   accepted ──Hello──▶ settled ──target differs──▶ queued (full snapshots only) ──a place──▶ in flight
 //      in flight ──Ack, Nack──▶ settled       in flight ──30 s──▶ stale, sent in full ──30 s──▶ closed
@@ -17,6 +18,9 @@ import type { Clock } from "../clock.ts";
 import { faultOf, runs, secondHello } from "./hello.ts";
 import type { Places } from "./places.ts";
 import type { Sendable, Target } from "./target.ts";
+
+// Versions that a proxy refused and could be sent again: the newest, and those that others were held at.
+const parkedMax = 16;
 
 export interface SubscriberOptions {
   /** Puts messages on the stream. */
@@ -108,7 +112,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   let live = "";
   /** What live is, when it is known here: deltas are made from it. */
   let base: Target | undefined;
-  let parked: string | undefined;
+  const parked = new Set<string>();
   let ackTimeMs: number | undefined;
   let ackMillis = 0;
   let warnings: readonly string[] = [];
@@ -185,7 +189,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   }
 
   function due(): Target | undefined {
-    return target?.version === live || target?.version === parked ? undefined : target;
+    return target === undefined || target.version === live || parked.has(target.version) ? undefined : target;
   }
 
   function queue(): void {
@@ -241,7 +245,6 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     }
     live = answered.target.version;
     base = answered.target;
-    parked = undefined;
     lastNack = undefined;
     warnings = said.warnings;
     ackTimeMs = clock.nowMs();
@@ -272,10 +275,16 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   }
 
   function refuse({ target: refused }: Flight, said: Nack): void {
-    parked = refused.version;
+    park(refused.version);
     lastNack = { nack: said, timeMs: clock.nowMs() };
     onNack(refused, said);
     next();
+  }
+
+  function park(version: string): void {
+    parked.add(version);
+    const [oldest] = parked;
+    if (parked.size > parkedMax && oldest !== undefined) parked.delete(oldest);
   }
 
   /** What an answer is for; undefined for an answer to something that is not on the way (any more). */
@@ -292,7 +301,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     if (state.name === "in-flight" || state.name === "queued") return "pending";
     if (target === undefined) return "not-sent";
     if (live === target.version) return "synced";
-    return parked === target.version ? "nacked" : "not-sent";
+    return parked.has(target.version) ? "nacked" : "not-sent";
   }
 
   return {

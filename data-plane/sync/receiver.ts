@@ -117,7 +117,7 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     const wanted = payload.case === "delta" ? patched(resources, payload.value) : payload.resources;
     if (!Buffer.from(digestOf(wanted)).equals(response.digest))
       return refused(response, { reason: NackReason.DIGEST_MISMATCH, message: "the digest is not of this content" });
-    const isObeyed = obey(response, wanted);
+    const isObeyed = known.version !== "" && obey(response, wanted); // before the first, nobody is served
     if (isObeyed) known = { ...known, revision: response.revision };
     try {
       await live.apply(readSnapshot(response, wanted));
