@@ -207,9 +207,9 @@ export function createFleet(options: FleetOptions): Fleet {
   }
 
   function memberOf({ node, subscriber, storeUid }: Member): RolloutMember {
-    const { liveVersion, running, lastNack } = subscriber.status();
+    const { liveVersion, running, sentRevision, lastNack } = subscriber.status();
     return {
-      ...{ id: node.id, instanceId: node.instanceId, liveVersion, running },
+      ...{ id: node.id, instanceId: node.instanceId, liveVersion, running, sentRevision },
       isOurs: running !== undefined || storeUid === "" || storeUid === target?.storeUid,
       hasRefused: lastNack !== undefined,
       assign(wanted) {

@@ -29,6 +29,8 @@ export interface RolloutMember {
   readonly liveVersion: string;
   /** What it runs, or is about to; undefined when that is not known here. */
   readonly running: Target | undefined;
+  /** The newest that it was sent: it refuses what is older. */
+  readonly sentRevision: bigint;
   assign(target: Target): void;
 }
 
@@ -94,6 +96,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
 
   function hold(member: RolloutMember, target: Target, isRevoking: boolean): void {
     const kept = member.isOurs ? keptBy(member.running) : target; // a stranger refuses it, and so is seen
+    if (kept !== undefined && kept.revision < member.sentRevision) return;
     if (kept !== undefined) member.assign(kept);
     // It can't be told of revocations alone, and they don't wait.
     else if (isRevoking) member.assign(target);

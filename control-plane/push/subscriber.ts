@@ -67,6 +67,8 @@ export interface SubscriberStatus {
   readonly target: Target | undefined;
   /** What it runs, or is about to; undefined when that is not known here. */
   readonly running: Target | undefined;
+  /** The newest that it was sent here: it refuses what is older, also when it refused that. */
+  readonly sentRevision: bigint;
   /** When something that was sent here was acknowledged last. */
   readonly ackTimeMs: number | undefined;
   /** From the first sending to the last Ack. */
@@ -113,6 +115,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
   /** What live is, when it is known here: deltas are made from it. */
   let base: Target | undefined;
   const parked = new Set<string>();
+  let sentRevision = 0n;
   let ackTimeMs: number | undefined;
   let ackMillis = 0;
   let warnings: readonly string[] = [];
@@ -215,9 +218,10 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     transmit({ name, flight, release: () => undefined }, sendable);
   }
 
-  function transmit(to: State, sendable: Sendable): void {
+  function transmit(to: Extract<State, { flight: Flight }>, sendable: Sendable): void {
     cancelTimer();
     state = to;
+    if (to.flight.target.revision > sentRevision) sentRevision = to.flight.target.revision;
     cancelTimer = clock.after(limits.ackMs, onSilence);
     send(sendable);
   }
@@ -313,7 +317,8 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
       next();
     },
     status: () => ({
-      ...{ standing: standing(), liveVersion: live, target, ackTimeMs, ackMillis, warnings, lastNack },
+      ...{ standing: standing(), liveVersion: live, target, sentRevision },
+      ...{ ackTimeMs, ackMillis, warnings, lastNack },
       running: state.name === "in-flight" || state.name === "stale" ? state.flight.target : base,
     }),
   };
