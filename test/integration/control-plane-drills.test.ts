@@ -1,0 +1,91 @@
+// What clients notice of a control plane that dies, freezes, comes back, or says nonsense: nothing. Real processes, live calls.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { httpBackend } from "../support/config.ts";
+import { type Drill, startDrill } from "../support/drill.ts";
+import { eventually } from "../support/eventually.ts";
+
+test("a proxy that is restarted while no control plane is there serves from disk, says so, and is found again later", async () => {
+  await using drill = await startDrill();
+  const [plane, proxy] = [at(drill.planes, 0), at(drill.proxies, 0)];
+  assert.equal((await proxy.config()).source, "control plane");
+  await plane.kill();
+  const readyMs = await proxy.restart();
+  assert.ok(readyMs < 5_000, `${readyMs} ms from start to ready`);
+  const config = await proxy.config();
+  assert.deepEqual([config.source, config.control_plane], ["disk", undefined]);
+  assert.ok(config.age_seconds > 0, JSON.stringify(config));
+  await sleep(1_000); // calls are served by it too
+  await plane.start();
+  await drill.all("SYNCED");
+  const { stdout } = await drill.ctl("proxy", "status");
+  assert.match(stdout, /^proxy-1 .* disk /m);
+  assert.match(stdout, /^proxy-2 .* cp /m);
+  assert.equal((await proxy.config()).control_plane, plane.address);
+  await noneFailed(drill);
+});
+
+test("a control plane that is killed and comes back is followed again within 3 s, and changes go on", async () => {
+  await using drill = await startDrill();
+  const plane = at(drill.planes, 0);
+  await plane.kill();
+  await sleep(5_000); // the pauses between attempts have grown
+  for (const proxy of drill.proxies) assert.ok((await proxy.config()).age_seconds >= 4);
+  await plane.start();
+  const backMs = performance.now();
+  const follows = async () => (await Promise.all(drill.proxies.map((proxy) => proxy.config()))).every((one) => one.control_plane);
+  await eventually("both follow it", follows, 5_000);
+  const tookMs = performance.now() - backMs;
+  assert.ok(tookMs < 3_000, `${tookMs} ms`);
+  const { code, stderr } = await drill.apply([httpBackend("later", "http://127.0.0.1:9/mcp")]);
+  assert.equal(code, 0, stderr);
+  await noneFailed(drill);
+});
+
+test("a control plane that freezes is noticed within 16 s, and followed again when it thaws", async () => {
+  await using drill = await startDrill();
+  const plane = at(drill.planes, 0);
+  plane.process.kill("SIGSTOP");
+  const alone = async () => (await Promise.all(drill.proxies.map((proxy) => proxy.config()))).every((one) => !one.control_plane);
+  try {
+    await eventually("both notice", alone, 16_000);
+  } finally {
+    plane.process.kill("SIGCONT");
+  }
+  // A connection that was tried meanwhile is given up after 10 s.
+  await drill.all("SYNCED", 15_000);
+  await noneFailed(drill);
+});
+
+test("a version that the first proxy refuses goes no further, and another revision does", async () => {
+  // Only the second has what it refers to: it would take the version, and is not asked.
+  await using drill = await startDrill({ env: (proxy) => (proxy === 1 ? { VMCP_DRILL_TOKEN: "x" } : {}) });
+  const auth = { type: "header_injection", headerInjection: { headerName: "x-token", headerValueEnv: "VMCP_DRILL_TOKEN" } };
+  const { code, stderr } = await drill.apply([httpBackend("needy", "http://127.0.0.1:9/mcp")], {
+    outgoingAuth: { source: "inline", backends: { needy: auth } },
+  });
+  assert.equal(code, 1, stderr);
+  assert.match(stderr, /proxy-1 refused [\s\S]*VMCP_DRILL_TOKEN/);
+  assert.match((await drill.ctl("rollout", "status")).stdout, / HALTED +0\/2 +0 +1 +1 /);
+  const status = await drill.ctl("proxy", "status");
+  assert.match(status.stdout, /^proxy-1 .* NACKED /m);
+  assert.match(status.stdout, /^proxy-2 .* HELD /m);
+  const repaired = await drill.apply();
+  assert.equal(repaired.code, 0, repaired.stderr);
+  await drill.all("SYNCED");
+  assert.match((await drill.ctl("rollout", "status")).stdout, / COMPLETE +2\/2 /);
+  await noneFailed(drill);
+});
+
+async function noneFailed(drill: Drill): Promise<void> {
+  const { calls, failed } = await drill.stop();
+  assert.deepEqual(failed, []);
+  assert.ok(calls > 100, `only ${calls} calls`);
+}
+
+function at<T>(list: readonly T[], index: number): T {
+  const one = list[index];
+  assert.ok(one);
+  return one;
+}
