@@ -81,6 +81,7 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
       "control-plane/index.ts",
       "data-plane/sync/",
       "cli/vmcpctl/",
+      "test/support/proxy-streams.ts",
     ],
     why: "the planes meet over the contract and nowhere else",
   },

@@ -247,6 +247,7 @@ export function createFleet(options: FleetOptions): Fleet {
     changes: feed,
     target: () => target,
     retarget(newest) {
+      target?.retire();
       target = newest;
       known.remember(newest);
       rollout.begin(newest);

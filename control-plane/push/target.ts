@@ -32,6 +32,8 @@ export interface Target {
   upToDate(): Sendable;
   /** For a proxy that is to keep what it says that it runs. */
   keep(version: string, digest: Uint8Array): Sendable;
+  /** Another is wanted now: lets go of the bytes, which are made again should anybody need them. */
+  retire(): void;
   /** What a proxy runs that is to keep `base` meanwhile: nobody keeps a session that was revoked. `base` itself when there is nothing new. */
   heldAt(base: Target): Target;
 }
@@ -55,7 +57,7 @@ export interface TargetContent {
 export function createTarget(content: TargetContent, nextNonce: () => bigint, previous?: Target): Target {
   const { version, revision, digest, storeUid } = content;
   const resources = shared(content.resources, previous);
-  const deltas = new WeakMap<Target, Sendable | undefined>();
+  let deltas = new WeakMap<Target, Sendable | undefined>();
   const held = new WeakMap<Target, Target>();
   const response = (nonce: bigint, payload: StreamSnapshotsResponse["payload"]): EncodedMessage =>
     encode(StreamSnapshotsResponseSchema, { nonce, version, revision, digest, storeUid, payload });
@@ -70,7 +72,7 @@ export function createTarget(content: TargetContent, nextNonce: () => bigint, pr
     const whole = once(() => send([resources]));
     return { whole, parts: parts.length === 1 ? whole : once(() => send(parts)) };
   };
-  const [first, again] = [once(snapshots), once(snapshots)];
+  let [first, again] = [once(snapshots), once(snapshots)];
   const full = (takesParts: boolean): Sendable => (takesParts ? first().parts() : first().whole());
 
   function delta(base: Target): Sendable | undefined {
@@ -111,6 +113,9 @@ export function createTarget(content: TargetContent, nextNonce: () => bigint, pr
       return deltas.get(base) ?? full(takesParts);
     },
     upToDate: once(() => keep(version, digest)),
+    retire() {
+      [first, again, deltas] = [once(snapshots), once(snapshots), new WeakMap()];
+    },
     heldAt(base) {
       const known = held.get(base) ?? heldAt(base);
       held.set(base, known);
