@@ -39,7 +39,7 @@ const placed = (name: string) => ({
 async function place(name: string, ...backends: readonly Backend[]): Promise<void> {
   const [{ url }] = backends as [Backend];
   const where = backends.length === 1 ? { url } : { endpoints: backends.map((backend) => ({ url: backend.url })) };
-  const { code, stderr } = await mesh.apply([virtualServer(name, { backends: [{ name: "one", ...where }] })]);
+  const { code, stderr } = await mesh.apply([virtualServer(name, { backends: [{ name: "one", ...where }] })], "--wait");
   assert.equal(code, 0, stderr);
 }
 
