@@ -1,4 +1,5 @@
 // The control plane's door, and where its rooms are put together: store → reconciler → fleet, with the admin API in front.
+import { randomUUID } from "node:crypto";
 import { Server } from "@grpc/grpc-js";
 import type { Log } from "../common/log.ts";
 import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
@@ -70,7 +71,7 @@ export interface Replaced {
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { log, readOnlyReason, nowMs = Date.now } = options;
   await using started = new AsyncDisposableStack();
-  const store = started.use(openStore(options.dataFile, nowMs));
+  const store = started.use(await openStore(options.dataFile, nowMs));
   const fleet = createFleet({ log });
   const memory = options.dataFile === ":memory:" ? undefined : fileMemory(`${options.dataFile}.discovered`, log);
   const discovery = started.use(createDiscovery({ log, memory }));
@@ -101,7 +102,12 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     async replaceAll(resources, reason) {
       try {
         checkResources(resources, Number.POSITIVE_INFINITY);
-        const edited = await editor.edit((present) => replacement(present, resources), { reason });
+        const edited = await editor.edit((present) => replacement(present, resources), {
+          actor: "vmcp",
+          method: "replaceAll",
+          reason,
+          requestId: randomUUID(),
+        });
         return { ...edited, changes: edited.changes.map(toResourceChange) };
       } catch (error) {
         throw error instanceof AdminError ? invalidResources(error) : error;
@@ -128,9 +134,9 @@ const serverOptions = {
   "grpc.max_receive_message_length": 4 * 1024 * 1024,
 };
 
-function openStore(file: string, nowMs: () => number): Store {
+async function openStore(file: string, nowMs: () => number): Promise<Store> {
   try {
-    return openSqliteStore({ file, nowMs });
+    return await openSqliteStore({ file, nowMs });
   } catch (error) {
     throw new ControlPlaneError("store_unusable", error instanceof Error ? error.message : String(error), { cause: error });
   }

@@ -5,7 +5,7 @@ import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { blocking, problemLine } from "../compiler/problem-text.ts";
 import { type Reconciler, snapshotBytesMax } from "../reconcile.ts";
 import { contentBytes, etagOf } from "../store/content.ts";
-import { type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
+import { type Attempt, type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
 import { AdminError, problemsError } from "./errors.ts";
 
 // Edits run one after the other; more than this waiting means that somebody loops.
@@ -16,11 +16,13 @@ const buildDeadlineMs = 5_000;
 
 export interface Editor {
   /** Runs `plan` on what is there. Throws AdminError or StoreError; nothing has changed then. */
-  edit(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited>;
+  edit(plan: Plan, options: EditOptions): Promise<Edited>;
 }
 
-export interface EditOptions {
-  readonly reason: string;
+/** What to do about what is there. It is asked again when somebody else commits meanwhile. */
+export type Plan = (present: Listing) => readonly Change[] | Promise<readonly Change[]>;
+
+export interface EditOptions extends Attempt {
   /** Default false: commit. */
   readonly validateOnly?: boolean;
   /** How problems that the change causes are reported: a delete breaks what refers to it, an apply is itself wrong. */
@@ -41,10 +43,10 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
   let waiting = 0;
   let last: Promise<unknown> = Promise.resolve();
 
-  async function attempt(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited> {
-    const { reason, validateOnly = false, onProblems = "INVALID_RESOURCES" } = options;
+  async function attempt(plan: Plan, options: EditOptions): Promise<Edited> {
+    const { validateOnly = false, onProblems = "INVALID_RESOURCES", ...by } = options;
     const present = await store.list();
-    const changes = plan(present);
+    const changes = await plan(present);
     const preview = previewOf(present, changes);
     const problems = reconciler.problemsOf(preview.resources);
     const faults = blocking(problems);
@@ -53,14 +55,14 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
     if (compiled.bytes > snapshotBytesMax) throw tooLarge(compiled.bytes);
     const touched = new Set(preview.changes.map(({ name }) => name));
     const warnings = [...problems, ...compiled.warnings].filter(({ resource = "" }) => resource === "" || touched.has(resource));
-    const result = validateOnly ? preview : await store.commit(changes, { reason, expectedRevision: present.revision });
+    const result = validateOnly ? preview : await store.commit(changes, { ...by, expectedRevision: present.revision });
     const built = reconciler.current();
     const unchanged = built && Buffer.compare(built.digest, compiled.digest) === 0;
     const version = unchanged ? built.version : snapshotVersion(result.revision, compiled.digest);
     return { revision: result.revision, version, changes: result.changes, warnings: warnings.map(problemLine) };
   }
 
-  async function retried(plan: (present: Listing) => readonly Change[], options: EditOptions): Promise<Edited> {
+  async function retried(plan: Plan, options: EditOptions): Promise<Edited> {
     for (let attempts = 1; ; attempts++) {
       try {
         return await attempt(plan, options);

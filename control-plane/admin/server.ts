@@ -1,7 +1,7 @@
 // AdminService: what operators may ask and change.
 
 import { create } from "@bufbuild/protobuf";
-import { type ServerWritableStream, status } from "@grpc/grpc-js";
+import { type Metadata, type ServerWritableStream, status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import { softwareVersion } from "../../common/version.ts";
 import {
@@ -16,7 +16,8 @@ import type { Handlers } from "../../proto/grpc.ts";
 import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import { isRevocationName, parseName } from "../resource-names.ts";
-import type { Change, Changed, Listing, Store } from "../store/store.ts";
+import type { Attempt, Change, Changed, Listing, Store } from "../store/store.ts";
+import { type Caller, callerOf } from "./caller.ts";
 import type { Edited, Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { pageOf } from "./pages.ts";
@@ -46,23 +47,31 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
   const { store, fleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
   let watchers = 0;
 
-  function checkWritable(validateOnly: boolean): void {
-    if (readOnlyReason !== "" && !validateOnly) throw new AdminError("READ_ONLY", readOnlyReason);
+  async function checkWritable(attempt: Attempt, targets: readonly string[]): Promise<void> {
+    if (readOnlyReason === "") return;
+    await store.audit({ ...attempt, code: "READ_ONLY", targets });
+    throw new AdminError("READ_ONLY", readOnlyReason);
   }
 
-  async function apply({ resources, validateOnly, reason }: ApplyResourcesRequest) {
-    checkWritable(validateOnly);
+  async function apply({ resources, validateOnly, reason }: ApplyResourcesRequest, caller: Caller) {
     checkResources(resources);
-    const edited = await editor.edit(() => resources.map(toChange), { reason: reason || "apply", validateOnly });
+    const attempt = { ...caller, method: "ApplyResources", reason: reason || "apply" };
+    if (!validateOnly)
+      await checkWritable(
+        attempt,
+        resources.map(({ name }) => name),
+      );
+    const edited = await editor.edit(() => resources.map(toChange), { ...attempt, validateOnly });
     const present = validateOnly ? undefined : await store.list();
     return { ...answer(edited, resources, present), warnings: [...edited.warnings] };
   }
 
-  async function remove({ name, etag, force, validateOnly }: DeleteResourceRequest) {
-    if (!isRevocationName(name)) checkWritable(validateOnly);
+  async function remove({ name, etag, force, validateOnly }: DeleteResourceRequest, caller: Caller) {
     checkName(name);
+    const attempt = { ...caller, method: "DeleteResource", reason: `delete ${name}` };
+    if (!validateOnly && !isRevocationName(name)) await checkWritable(attempt, [name]);
     const plan = (present: Listing) => deletions(present, { name, etag, force });
-    const edited = await editor.edit(plan, { reason: `delete ${name}`, validateOnly, onProblems: "IN_USE" });
+    const edited = await editor.edit(plan, { ...attempt, validateOnly, onProblems: "IN_USE" });
     return answer(edited, [], undefined);
   }
 
@@ -75,10 +84,10 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
   }
 
   /** Unary: errors become gRPC status. */
-  function answering<Request, Response>(work: (request: Request) => Promise<Response>): (request: Request) => Promise<Response> {
-    return async (request) => {
+  function answering<Request, Response>(work: (request: Request, caller: Caller) => Promise<Response>) {
+    return async (request: Request, { metadata }: { readonly metadata: Metadata }): Promise<Response> => {
       try {
-        return await work(request);
+        return await work(request, callerOf(metadata));
       } catch (error) {
         throw toServiceError(error, log);
       }

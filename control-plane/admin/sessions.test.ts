@@ -119,15 +119,16 @@ test("10,000 revocations are the most, and those that are over make room", async
   const revokerOn = (resources: readonly Resource[]) => {
     const present: Listing = { revision: 20_000n, resources };
     const edit: Editor["edit"] = async (plan) => {
-      const changes = plan(present).map(({ name, resource }) => ({ name, before: undefined, after: resource }));
+      const changes = (await plan(present)).map(({ name, resource }) => ({ name, before: undefined, after: resource }));
       return { revision: 20_001n, version: "r20001", changes, warnings: [] };
     };
     return createRevoker({ editor: { edit }, nowMs: () => nowMs });
   };
   const request = create(RevokeSessionsRequestSchema, { all: true });
-  await assert.rejects(revokerOn(made(10_000, nowMs))(request), { reason: "TOO_MANY_REVOCATIONS", message: /^10000 / });
-  assert.equal((await revokerOn(made(9_999, nowMs))(request)).name, "revocations/r20001");
-  assert.equal((await revokerOn(made(10_000, nowMs - 25 * hourMs))(request)).name, "revocations/r20001");
+  const caller = { actor: "alice", requestId: "one" };
+  await assert.rejects(revokerOn(made(10_000, nowMs))(request, caller), { reason: "TOO_MANY_REVOCATIONS", message: /^10000 / });
+  assert.equal((await revokerOn(made(9_999, nowMs))(request, caller)).name, "revocations/r20001");
+  assert.equal((await revokerOn(made(10_000, nowMs - 25 * hourMs))(request, caller)).name, "revocations/r20001");
 });
 
 test("sessions are listed as proxies report them, and who stays silent is named", async () => {

@@ -12,6 +12,7 @@ import { isRevocationName } from "../resource-names.ts";
 import { formatPath } from "../resources/problems.ts";
 import { validateResources } from "../resources/validate.ts";
 import type { Change, Listing } from "../store/store.ts";
+import type { Caller } from "./caller.ts";
 import type { Editor } from "./edit.ts";
 import { AdminError } from "./errors.ts";
 import { invalid } from "./requests.ts";
@@ -31,7 +32,10 @@ export interface RevokerOptions {
 type Revoked = Omit<RevokeSessionsResponse, "$typeName">;
 
 /** Commits one revocation, and forgets those that have done their work. Throws AdminError; nothing is revoked then. */
-export function createRevoker({ editor, nowMs }: RevokerOptions): (request: RevokeSessionsRequest) => Promise<Revoked> {
+export function createRevoker({
+  editor,
+  nowMs,
+}: RevokerOptions): (request: RevokeSessionsRequest, caller: Caller) => Promise<Revoked> {
   function plan(present: Listing, request: RevokeSessionsRequest): Change[] {
     const { virtualServer } = request;
     if (virtualServer !== "" && !present.resources.some(({ name }) => name === `virtualServers/${virtualServer}`)) {
@@ -48,11 +52,16 @@ export function createRevoker({ editor, nowMs }: RevokerOptions): (request: Revo
     ];
   }
 
-  return async (request) => {
+  return async (request, caller) => {
     const { validateOnly } = request;
     check(request);
     const reason = `revoke ${whatIsRevoked(request)}${request.reason === "" ? "" : `: ${request.reason}`}`;
-    const { revision, version, changes } = await editor.edit((present) => plan(present, request), { reason, validateOnly });
+    const { revision, version, changes } = await editor.edit((present) => plan(present, request), {
+      ...caller,
+      method: "RevokeSessions",
+      reason,
+      validateOnly,
+    });
     return { revision, version, name: changes.find(({ after }) => after !== undefined)?.name ?? "" };
   };
 }

@@ -1,149 +1,68 @@
-// The embedded store: one SQLite file, or memory. One process has it open; a second one is told so.
+// The embedded database: one SQLite file, or memory. One process has it open; a second one is told so.
 import { randomUUID } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { createChangeFeed } from "../change-feed.ts";
-import { contentBytes, etagOf } from "./content.ts";
-import { type Change, type Changed, type Commit, type CommitOptions, type Store, StoreError } from "./store.ts";
+import { type Database, type Dialect, format, type Query, tables, tablesOfFormat2 } from "./database.ts";
+import { createSqlStore, type StoreOptions } from "./sql-store.ts";
+import { type Store, StoreError } from "./store.ts";
 
-const schemaVersion = 1;
-
-// Enough for a watcher that was away for an hour of busy editing, and small: a commit is a few kilobytes.
-const revisionsKeptDefault = 1000;
-
-const reasonCharactersMax = 1000;
-const watchBatch = 100;
-
-export interface SqliteOptions {
+export interface SqliteOptions extends StoreOptions {
   /** Path of the file, created with its folder when absent; `:memory:` keeps nothing. */
   readonly file: string;
-  /** Default: the system's clock. */
-  readonly nowMs?: (() => number) | undefined;
-  /** Commits whose changes can be read back. Default 1000, at least 1. */
-  readonly revisionsKept?: number | undefined;
 }
 
-/** Opens or creates the store. Throws StoreError `unavailable` when the file can't be used. */
-export function openSqliteStore(options: SqliteOptions): Store {
-  const { file, nowMs = Date.now, revisionsKept = revisionsKeptDefault } = options;
-  const db = openDatabase(file);
-  const sql = prepare(db);
-  const uid = String(sql.meta.get()?.store_uid);
+/** Opens or creates the store. Throws StoreError `unusable` when the file can't be used. */
+export async function openSqliteStore({ file, nowMs = Date.now, ...options }: SqliteOptions): Promise<Store> {
+  const db = openFile(file, nowMs);
+  return createSqlStore(createDatabase(db), { nowMs, ...options });
+}
+
+function createDatabase(db: DatabaseSync): Database {
   const feed = createChangeFeed();
-  const closing = new AbortController();
+  // One connection: who reads while somebody's transaction is under way would see what is not committed.
+  let last: Promise<unknown> = Promise.resolve();
 
-  function commit(changes: readonly Change[], { reason, expectedRevision }: CommitOptions): Commit {
-    const present = revisionOf(sql.meta.get());
-    if (expectedRevision !== undefined && expectedRevision !== present) {
-      throw new StoreError("conflict", `the store is at revision ${present}, not ${expectedRevision}`);
-    }
-    const changed = changes.flatMap((change) => effect(change, present + 1n));
-    if (changed.length === 0) return { revision: present, changes: [] };
-    // The number comes from a row that this transaction has changed, so that numbers follow the order of commits in every driver.
-    const revision = revisionOf(sql.nextRevision.get());
-    sql.addRevision.run(revision, reason.slice(0, reasonCharactersMax), nowMs());
-    for (const { name, before, after } of changed) {
-      if (after === undefined) sql.remove.run(name);
-      else sql.put.run(name, after.etag, toBinary(ResourceSchema, after));
-      sql.addChange.run(revision, name, encoded(before), encoded(after));
-    }
-    sql.forgetChanges.run(revision - BigInt(revisionsKept));
-    sql.forgetRevisions.run(revision - BigInt(revisionsKept));
-    return { revision, changes: changed };
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = last.then(work);
+    last = turn.catch(() => undefined);
+    return turn;
   }
 
-  function effect({ name, resource, expectedEtag }: Change, revision: bigint): Changed[] {
-    const before = read(name);
-    if (expectedEtag !== undefined && expectedEtag !== (before?.etag ?? "")) {
-      const seen = before === undefined ? "it does not exist" : `it is ${before.etag}`;
-      throw new StoreError("conflict", `"${name}" was expected to have etag ${expectedEtag}, but ${seen}`, { resource: name });
-    }
-    if (resource === undefined) return before === undefined ? [] : [{ name, before, after: undefined }];
-    const etag = etagOf(contentBytes(resource));
-    if (before?.etag === etag) return [];
-    const time: Timestamp = timestampFromMs(nowMs());
-    const createTime = before?.createTime ?? time;
-    const after = create(ResourceSchema, { name, spec: resource.spec, revision, etag, createTime, updateTime: time });
-    return [{ name, before, after }];
-  }
+  const query: Query = async (text, values = []) =>
+    guarded(() => {
+      const statement = db.prepare(text);
+      statement.setReadBigInts(true);
+      return statement.all(...values);
+    });
 
-  function read(name: string): Resource | undefined {
-    const row = sql.get.get(name);
-    return row === undefined ? undefined : decoded(row.body);
-  }
-
-  function changesSince(revision: bigint, limit: number): Commit[] {
-    const present = revisionOf(sql.meta.get());
-    const oldest = sql.oldestRevision.get()?.id;
-    const known = revision <= present && (revision === present || (typeof oldest === "bigint" && revision >= oldest - 1n));
-    if (!known)
-      throw new StoreError("compacted", `the changes after revision ${revision} are not kept; the store is at ${present}`);
-    const commits: { revision: bigint; changes: Changed[] }[] = [];
-    for (const row of sql.changes.iterate(revision, revision + BigInt(limit))) {
-      const at = BigInt(row.revision as bigint);
-      if (commits.at(-1)?.revision !== at) commits.push({ revision: at, changes: [] });
-      commits.at(-1)?.changes.push({ name: String(row.name), before: decoded(row.before), after: decoded(row.after) });
-    }
-    return commits;
-  }
-
-  async function* watch(revision: bigint, signal: AbortSignal): AsyncGenerator<Commit> {
-    const ended = AbortSignal.any([signal, closing.signal]);
-    for (let seen = revision; !ended.aborted; ) {
-      const woken = feed.next(ended);
-      const commits = changesSince(seen, watchBatch);
-      for (const commit of commits) {
-        if (ended.aborted) return;
-        yield commit;
-        seen = commit.revision;
-      }
-      if (commits.length === 0) await woken;
+  async function transaction<T>(work: (query: Query) => Promise<T>): Promise<T> {
+    guarded(() => db.exec("BEGIN IMMEDIATE"));
+    try {
+      const result = await work(query);
+      guarded(() => db.exec("COMMIT"));
+      feed.wake();
+      return result;
+    } catch (error) {
+      // A failed COMMIT (a full disk) leaves the transaction open; a failed statement may have ended it already.
+      if (db.isOpen && db.isTransaction) db.exec("ROLLBACK");
+      throw error;
     }
   }
 
   return {
-    uid,
-    watch,
-    async commit(changes, commitOptions) {
-      const result = guarded(() => inTransaction(db, () => commit(changes, commitOptions)));
-      if (result.changes.length > 0) feed.wake();
-      return result;
-    },
-    async get(name) {
-      return guarded(() => read(name));
-    },
-    async list() {
-      return guarded(() =>
-        inTransaction(db, () => ({
-          revision: revisionOf(sql.meta.get()),
-          resources: sql.list.all().map((row) => fromBinary(ResourceSchema, row.body as Uint8Array)),
-        })),
-      );
-    },
-    async changesSince(revision, limit) {
-      return guarded(() => changesSince(revision, limit));
-    },
-    async history(limit) {
-      return guarded(() =>
-        sql.history.all(limit).map((row) => ({
-          revision: BigInt(row.id as bigint),
-          reason: String(row.reason),
-          timeMs: Number(row.time_ms),
-        })),
-      );
-    },
+    query: (text, values) => inTurn(() => query(text, values)),
+    transaction: (work) => inTurn(() => transaction(work)),
+    commits: feed,
+    clock: "now_ms()",
     async [Symbol.asyncDispose]() {
-      closing.abort();
-      if (db.isOpen) db.close();
+      await inTurn(async () => db.isOpen && db.close());
     },
   };
 }
 
-function openDatabase(file: string): DatabaseSync {
+function openFile(file: string, nowMs: () => number): DatabaseSync {
   let db: DatabaseSync | undefined;
   try {
     if (file !== ":memory:") makeFolder(dirname(file));
@@ -152,14 +71,13 @@ function openDatabase(file: string): DatabaseSync {
     if (file !== ":memory:") chmodSync(file, 0o600);
     // EXCLUSIVE: a second control plane on the same file would push from its own memory of it. The lock is taken below.
     db.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+    db.function("now_ms", () => nowMs());
     migrate(db);
+    checkPages(db);
     return db;
   } catch (error) {
     if (db?.isOpen) db.close();
-    if (error instanceof StoreError) throw error;
-    const busy = error instanceof Error && /locked|busy/i.test(error.message);
-    const why = busy ? "another process has it open" : error instanceof Error ? error.message : String(error);
-    throw new StoreError("unavailable", `can't open the store "${file}": ${why}`, { cause: error });
+    throw new StoreError("unusable", `can't open the store "${file}": ${whyNot(error)}`, { cause: error });
   }
 }
 
@@ -168,80 +86,46 @@ function makeFolder(folder: string): void {
   if (!existsSync(folder)) mkdirSync(folder);
 }
 
+const dialect: Dialect = { text: "TEXT", integer: "INTEGER", bytes: "BLOB", options: "STRICT" };
+
 function migrate(db: DatabaseSync): void {
   const found = Number(db.prepare("PRAGMA user_version").get()?.user_version);
-  if (found > schemaVersion) {
-    throw new StoreError("unavailable", `the store has format ${found}; this version reads up to ${schemaVersion}`);
-  }
-  inTransaction(db, () => {
-    if (found === 0) db.exec(tables);
-    db.prepare("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0) ON CONFLICT DO NOTHING").run(randomUUID());
-    db.exec(`PRAGMA user_version = ${schemaVersion}`);
-  });
+  if (found > format) throw new Error(`it has format ${found}; this version reads up to ${format}`);
+  if (found === format) return;
+  db.exec("BEGIN IMMEDIATE");
+  db.exec(found === 0 ? tables(dialect) : fromFormat1);
+  db.prepare("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0) ON CONFLICT DO NOTHING").run(randomUUID());
+  db.exec(`PRAGMA user_version = ${format}; COMMIT`);
 }
 
-const tables = `
-  CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store_uid TEXT NOT NULL, revision INTEGER NOT NULL) STRICT;
-  CREATE TABLE resource (name TEXT PRIMARY KEY, etag TEXT NOT NULL, body BLOB NOT NULL) STRICT, WITHOUT ROWID;
-  CREATE TABLE revision (id INTEGER PRIMARY KEY, reason TEXT NOT NULL, time_ms INTEGER NOT NULL) STRICT;
-  CREATE TABLE change (
-    revision INTEGER NOT NULL, name TEXT NOT NULL, before BLOB, after BLOB, PRIMARY KEY (revision, name)
-  ) STRICT, WITHOUT ROWID;
+const fromFormat1 = `
+  ALTER TABLE meta ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE meta ADD COLUMN audit_id INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE meta ADD COLUMN audit_hash TEXT NOT NULL DEFAULT '';
+  UPDATE meta SET forgotten = coalesce((SELECT min(id) FROM revision) - 1, revision);
+  ALTER TABLE revision ADD COLUMN actor TEXT NOT NULL DEFAULT '';
+  ALTER TABLE revision ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+  ${tablesOfFormat2(dialect)}
 `;
 
-function prepare(db: DatabaseSync) {
-  const statement = (text: string) => {
-    const prepared = db.prepare(text);
-    prepared.setReadBigInts(true);
-    return prepared;
-  };
-  return {
-    meta: statement("SELECT store_uid, revision FROM meta"),
-    nextRevision: statement("UPDATE meta SET revision = revision + 1 RETURNING revision"),
-    get: statement("SELECT body FROM resource WHERE name = ?"),
-    list: statement("SELECT body FROM resource ORDER BY name"),
-    put: statement("INSERT INTO resource VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET etag = excluded.etag, body = excluded.body"),
-    remove: statement("DELETE FROM resource WHERE name = ?"),
-    addRevision: statement("INSERT INTO revision VALUES (?, ?, ?)"),
-    addChange: statement("INSERT INTO change VALUES (?, ?, ?, ?)"),
-    changes: statement("SELECT * FROM change WHERE revision > ? AND revision <= ? ORDER BY revision, name"),
-    oldestRevision: statement("SELECT min(id) AS id FROM revision"),
-    forgetChanges: statement("DELETE FROM change WHERE revision <= ?"),
-    forgetRevisions: statement("DELETE FROM revision WHERE id <= ?"),
-    history: statement("SELECT * FROM revision ORDER BY id DESC LIMIT ?"),
-  };
+/** Better no control plane than one that pushes what is left of a damaged file. */
+function checkPages(db: DatabaseSync): void {
+  const found = db.prepare("PRAGMA quick_check(1)").get()?.quick_check;
+  if (found !== "ok") throw new Error(`the file is damaged: ${found}`);
 }
 
-function inTransaction<T>(db: DatabaseSync, work: () => T): T {
-  db.exec("BEGIN IMMEDIATE");
-  try {
-    const result = work();
-    db.exec("COMMIT");
-    return result;
-  } catch (error) {
-    // A failed COMMIT (a full disk) leaves the transaction open; a failed statement may have ended it already.
-    if (db.isTransaction) db.exec("ROLLBACK");
-    throw error;
-  }
+function whyNot(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  if (/locked|busy/i.test(text)) return "another process has it open";
+  if (/malformed/.test(text)) return "the file is damaged";
+  return /not a database/.test(text) ? "the file is no store" : text;
 }
 
 function guarded<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof StoreError) throw error;
-    throw new StoreError("unavailable", `the store failed: ${error instanceof Error ? error.message : error}`, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StoreError("unavailable", `the store failed: ${reason}`, { cause: error });
   }
-}
-
-function revisionOf(row: Record<string, unknown> | undefined): bigint {
-  return BigInt((row?.revision as bigint | undefined) ?? 0n);
-}
-
-function encoded(resource: Resource | undefined): Uint8Array | null {
-  return resource === undefined ? null : toBinary(ResourceSchema, resource);
-}
-
-function decoded(body: unknown): Resource | undefined {
-  return body instanceof Uint8Array ? fromBinary(ResourceSchema, body) : undefined;
 }

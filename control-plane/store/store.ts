@@ -1,15 +1,15 @@
 // What every store promises. store.test.ts runs the same promises over every driver.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 
-/** Declared resources, their history, and one number that grows with every commit. */
+/** Declared resources, their history, who did what, and one number that grows with every commit. */
 export interface Store extends AsyncDisposable {
   /** Random, made with the store; tells two stores apart whose revisions look alike. */
   readonly uid: string;
 
   /**
-   * Applies all changes or none. A change that alters nothing is left out of the result; when nothing is left there is no new
-   * revision and the present one is returned.
-   * Throws StoreError: `conflict` when an expectation does not hold, `unavailable` when the medium fails.
+   * Applies all changes or none, and writes one line of the audit trail with them. A change that alters nothing is left out of
+   * the result; when nothing is left there is no new revision and the present one is returned.
+   * Throws StoreError: `conflict` when an expectation does not hold, `unavailable`, `uncertain`.
    */
   commit(changes: readonly Change[], options: CommitOptions): Promise<Commit>;
 
@@ -20,19 +20,29 @@ export interface Store extends AsyncDisposable {
   list(): Promise<Listing>;
 
   /**
-   * Commits after `revision`, oldest first, at most `limit`.
+   * Commits after `revision`, oldest first, at most `limit`; of one revision: `changesSince(revision - 1n, 1)`.
    * Throws StoreError: `compacted` when some of them are no longer kept or the revision lies in the future.
    */
   changesSince(revision: bigint, limit: number): Promise<Commit[]>;
 
   /**
-   * Every commit after `revision`, until the signal aborts or the store closes. A watcher holds no queue: it reads from the
-   * history at its own pace, and one that falls behind what is kept gets StoreError `compacted` and lists again.
+   * Every commit after `revision`, whoever made it, until the signal aborts or the store closes. A watcher holds no queue: it
+   * reads from the history at its own pace, and one that falls behind what is kept gets StoreError `compacted` and lists again.
+   * While the medium is away it waits, and then goes on where it was.
    */
   watch(revision: bigint, signal: AbortSignal): AsyncIterable<Commit>;
 
-  /** Newest first. */
-  history(limit: number): Promise<Revision[]>;
+  /** Newest first; with `before` only revisions below it. */
+  history(range: HistoryRange): Promise<Revision[]>;
+
+  /** Adds a line to the audit trail for an attempt that was refused. One that is committed has its line from the commit. */
+  audit(denied: DeniedAttempt): Promise<void>;
+
+  /** Lines after `id`, oldest first, at most `limit`; their ids have no gaps. */
+  auditTrail(id: bigint, limit: number): Promise<AuditTrail>;
+
+  /** For what only one control plane may do at a time. */
+  readonly leases: Leases;
 }
 
 export interface Change {
@@ -43,11 +53,27 @@ export interface Change {
   readonly expectedEtag?: string | undefined;
 }
 
-export interface CommitOptions {
-  /** Who and why; kept in the history, cut at 1,000 characters. */
+/** Who wants what and why. Kept in the history and in the audit trail; each text is cut at 1,000 characters. */
+export interface Attempt {
+  readonly actor: string;
+  /** What was called, as `ApplyResources`. */
+  readonly method: string;
   readonly reason: string;
+  readonly requestId: string;
+}
+
+export interface CommitOptions extends Attempt {
   /** The commit fails when the store has moved on: what was validated would not be what is committed. */
   readonly expectedRevision?: bigint | undefined;
+  /** The commit fails when somebody else has held this lease since. */
+  readonly fence?: Fence | undefined;
+}
+
+export interface DeniedAttempt extends Attempt {
+  /** Why, for machines, as `PERMISSION_DENIED`. */
+  readonly code: string;
+  /** Names of what should have been changed. */
+  readonly targets: readonly string[];
 }
 
 export interface Commit {
@@ -67,13 +93,55 @@ export interface Listing {
   readonly resources: readonly Resource[];
 }
 
-export interface Revision {
-  readonly revision: bigint;
-  readonly reason: string;
-  readonly timeMs: number;
+export interface HistoryRange {
+  readonly limit: number;
+  readonly before?: bigint | undefined;
 }
 
-export type StoreErrorCode = "conflict" | "compacted" | "unavailable";
+export interface Revision extends Omit<Attempt, "method"> {
+  readonly revision: bigint;
+  readonly timeMs: number;
+  readonly changeCount: number;
+}
+
+export interface AuditTrail {
+  readonly lines: readonly AuditLine[];
+  /** The newest line there is, as the store remembers it beside the trail. */
+  readonly head: AuditHead;
+}
+
+/** `id` 0 and no hash before the first line. */
+export interface AuditHead {
+  readonly id: bigint;
+  readonly hash: string;
+}
+
+/** `entry` is what `hash` is made from; audit.ts reads it. */
+export interface AuditLine extends AuditHead {
+  readonly entry: string;
+}
+
+/** Everything by the clock of the store, so that those of its users do not matter. */
+export interface Leases {
+  /** Takes what nobody holds, until it runs out. Undefined: somebody holds it. The token is higher than any before it. */
+  acquire(name: string, claim: { readonly holder: string; readonly ttlMs: number }): Promise<Fence | undefined>;
+  /** False: it has run out, or somebody else has it. */
+  renew(fence: Fence, ttlMs: number): Promise<boolean>;
+  /** Does nothing when it is somebody else's by now. */
+  release(fence: Fence): Promise<void>;
+}
+
+/** That somebody holds, or has held, a lease. */
+export interface Fence {
+  readonly lease: string;
+  readonly token: bigint;
+}
+
+/**
+ * `unusable`: what opening found does not get better by waiting. `uncertain`: the medium failed while it committed, so the change may
+ * have been made.
+ */
+export type StoreErrorCode = "conflict" | "compacted" | "unavailable" | "unusable" | "uncertain";
 
 /** `resource` names the one that did not fit, when it was one. */
 export class StoreError extends Error {

@@ -1,0 +1,70 @@
+// What a driver gives the store: statements, transactions, and word that something was committed.
+import type { ChangeFeed } from "../change-feed.ts";
+
+/** Integers are bigint, bytes Uint8Array, absent values null. */
+export type Row = Readonly<Record<string, unknown>>;
+export type Value = string | bigint | number | Uint8Array | null;
+
+/** One statement, with a `?` for each value. */
+export type Query = (text: string, values?: readonly Value[]) => Promise<Row[]>;
+
+/** What goes wrong in it is a StoreError that shows no value and no password. */
+export interface Database extends AsyncDisposable {
+  /** Sees what is committed, and one moment of it. */
+  readonly query: Query;
+  /** Commits when `work` resolves, and undoes everything when it throws. Every statement of it sees those before. */
+  transaction<T>(work: (query: Query) => Promise<T>): Promise<T>;
+  /** Wakes when something may have been committed, here or by somebody else, and when the medium is back. */
+  readonly commits: Pick<ChangeFeed, "next">;
+  /** An expression of SQL: milliseconds now, by the clock that all users of the database share. */
+  readonly clock: string;
+}
+
+/** How the types of the tables are called. */
+export interface Dialect {
+  /** Compared byte by byte. */
+  readonly text: string;
+  readonly integer: string;
+  readonly bytes: string;
+  /** What ends a `CREATE TABLE`. */
+  readonly options: string;
+}
+
+/** The format of the tables that this version reads and writes. */
+export const format = 2;
+
+/** What makes an empty store of the present format. */
+export function tables({ text, integer, bytes, options }: Dialect): string {
+  return `
+    CREATE TABLE meta (
+      id ${integer} PRIMARY KEY CHECK (id = 1),
+      store_uid ${text} NOT NULL,
+      revision ${integer} NOT NULL,
+      forgotten ${integer} NOT NULL DEFAULT 0,
+      audit_id ${integer} NOT NULL DEFAULT 0,
+      audit_hash ${text} NOT NULL DEFAULT ''
+    ) ${options};
+    CREATE TABLE resource (name ${text} PRIMARY KEY, etag ${text} NOT NULL, body ${bytes} NOT NULL) ${options};
+    CREATE TABLE revision (
+      id ${integer} PRIMARY KEY,
+      reason ${text} NOT NULL,
+      time_ms ${integer} NOT NULL,
+      actor ${text} NOT NULL DEFAULT '',
+      request_id ${text} NOT NULL DEFAULT ''
+    ) ${options};
+    CREATE TABLE change (
+      revision ${integer} NOT NULL, name ${text} NOT NULL, before ${bytes}, after ${bytes}, PRIMARY KEY (revision, name)
+    ) ${options};
+    ${tablesOfFormat2({ text, integer, bytes, options })}
+  `;
+}
+
+/** What format 2 has and format 1 had not. */
+export function tablesOfFormat2({ text, integer, options }: Dialect): string {
+  return `
+    CREATE TABLE audit (id ${integer} PRIMARY KEY, entry ${text} NOT NULL, hash ${text} NOT NULL) ${options};
+    CREATE TABLE lease (
+      name ${text} PRIMARY KEY, holder ${text} NOT NULL, token ${integer} NOT NULL, until_ms ${integer} NOT NULL
+    ) ${options};
+  `;
+}
