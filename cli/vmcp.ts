@@ -30,7 +30,12 @@ discovering(listening(serve), "toolhive and toolhive-files, when a groupRef has 
 
 discovering(program.command("control-plane").description("run a control plane"), "none")
   .option("--listen <host:port>", "address of the admin API and of the snapshot streams", "127.0.0.1:7400")
-  .option("--data <file>", "SQLite file of what is declared, or :memory:", "vmcp.db")
+  .addOption(
+    new Option("--store <place>", "what is declared: an SQLite file, :memory:, or postgres://user@host/database")
+      .env("VMCP_STORE")
+      .default("vmcp.db"),
+  )
+  .addOption(new Option("--data <file>", "the same").hideHelp())
   .action(async (options) => {
     // What it throws away is little and often, and V8 would let the room for that grow by 60 MB where the whole takes 130. Before
     // the imports, because the room grows with them.

@@ -11,7 +11,7 @@ import { startControlPlane } from "./index.ts";
 import { connectFakeProxy } from "./push/fake-proxy.ts";
 
 const log = pino({ level: "silent" });
-const inMemory = { listen: "127.0.0.1:0", dataFile: ":memory:", log };
+const inMemory = { listen: "127.0.0.1:0", store: ":memory:", log };
 
 test("a taken port is said in one line", async () => {
   await using first = await startControlPlane(inMemory);
@@ -36,13 +36,13 @@ for (const [listen, code] of [
 }
 
 test("a store that can't be opened is said in one line", async () => {
-  await assert.rejects(startControlPlane({ ...inMemory, dataFile: "/proc/none/vmcp.db" }), { code: "store_unusable" });
+  await assert.rejects(startControlPlane({ ...inMemory, store: "/proc/none/vmcp.db" }), { code: "store_unusable" });
 });
 
 test("after a restart a proxy that runs the newest version is told so, without the snapshot", async () => {
   const folder = await mkdtemp(join(tmpdir(), "vmcp-plane-"));
   try {
-    const options = { ...inMemory, dataFile: join(folder, "vmcp.db") };
+    const options = { ...inMemory, store: join(folder, "vmcp.db") };
     const before = await startControlPlane(options);
     await before.replaceAll([group("g"), virtualServer("dev")], "test");
     using first = connectFakeProxy(before.address, "p");

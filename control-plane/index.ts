@@ -1,5 +1,6 @@
 // The control plane's door, and where its rooms are put together: store → reconciler → fleet, with the admin API in front.
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { Server } from "@grpc/grpc-js";
 import type { Log } from "../common/log.ts";
 import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
@@ -19,8 +20,8 @@ import { createFleet } from "./push/fleet.ts";
 import { discoveryHandlers } from "./push/server.ts";
 import { startReconciler } from "./reconcile.ts";
 import { isRevocationName } from "./resource-names.ts";
-import { openSqliteStore } from "./store/sqlite.ts";
-import type { Change, Listing, Store } from "./store/store.ts";
+import { isFile, openStore } from "./store/open.ts";
+import { type Change, type Listing, type Store, StoreError } from "./store/store.ts";
 
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
@@ -33,8 +34,8 @@ export { formatReport, hasErrors, type Problem, problemToJson } from "./resource
 export interface ControlPlaneOptions {
   /** `host:port` on this machine only; port 0 takes a free one. */
   readonly listen: string;
-  /** Path of the store, or `:memory:`. */
-  readonly dataFile: string;
+  /** The path of an SQLite file, `:memory:`, or a `postgres://` address. */
+  readonly store: string;
   readonly log: Log;
   /** When the declared resources come from elsewhere: why the admin API refuses to change them. */
   readonly readOnlyReason?: string | undefined;
@@ -42,6 +43,8 @@ export interface ControlPlaneOptions {
   readonly discovery?: DiscoveryChoice | undefined;
   /** Default: the system's clock. */
   readonly nowMs?: (() => number) | undefined;
+  /** Ends waiting for a store that does not answer. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ControlPlane extends AsyncDisposable {
@@ -67,13 +70,16 @@ export interface Replaced {
   readonly warnings: readonly string[];
 }
 
-/** Runs until disposed. Throws ControlPlaneError when the address or the store can't be used. */
+/**
+ * Runs until disposed. Waits for a store that does not answer, and serves nobody meanwhile. Throws ControlPlaneError when the address or
+ * the store can't be used.
+ */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { log, readOnlyReason, nowMs = Date.now } = options;
   await using started = new AsyncDisposableStack();
-  const store = started.use(await openStore(options.dataFile, nowMs));
+  const store = started.use(await openWhenThere(options, nowMs));
   const fleet = createFleet({ log });
-  const memory = options.dataFile === ":memory:" ? undefined : fileMemory(`${options.dataFile}.discovered`, log);
+  const memory = isFile(options.store) ? fileMemory(`${options.store}.discovered`, log) : undefined;
   const discovery = started.use(createDiscovery({ log, memory }));
   // Before anything is built: a snapshot without what is discovered would take it away from proxies that have it.
   if (options.discovery) await discovery.use(createProviders(options.discovery, log));
@@ -134,11 +140,20 @@ const serverOptions = {
   "grpc.max_receive_message_length": 4 * 1024 * 1024,
 };
 
-async function openStore(file: string, nowMs: () => number): Promise<Store> {
-  try {
-    return await openSqliteStore({ file, nowMs });
-  } catch (error) {
-    throw new ControlPlaneError("store_unusable", error instanceof Error ? error.message : String(error), { cause: error });
+// Quick at first, for those that are started together.
+const storeRetryMs = { first: 250, most: 5_000 };
+
+async function openWhenThere({ store: place, log, signal }: ControlPlaneOptions, nowMs: () => number): Promise<Store> {
+  for (let waitMs = storeRetryMs.first; ; waitMs = Math.min(waitMs * 2, storeRetryMs.most)) {
+    try {
+      return await openStore({ place, log, nowMs });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      const mayCome = error instanceof StoreError && error.code === "unavailable";
+      if (!mayCome || signal?.aborted) throw new ControlPlaneError("store_unusable", reason, { cause: error });
+      log.warn({ reason }, "the store does not answer; nobody is served until it does");
+      await delay(waitMs, undefined, { signal }).catch(() => undefined);
+    }
   }
 }
 

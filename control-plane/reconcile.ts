@@ -13,7 +13,7 @@ import { createTarget } from "./push/target.ts";
 import { hasErrors, type Problem } from "./resources/problems.ts";
 import { isUrgent } from "./resources/urgency.ts";
 import { validateResources } from "./resources/validate.ts";
-import { type Store, StoreError } from "./store/store.ts";
+import { type Listing, type Store, StoreError } from "./store/store.ts";
 
 // Commits that come in a burst become one push: wait for a moment of quiet, but not for ever.
 const quietMs = 50;
@@ -66,6 +66,7 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
   const waiting = new Set<Waiter>();
   const nextNonce = counter();
   let built: Built | undefined;
+  let listed: Listing | undefined;
   /** Newest revision that a build was tried for. */
   let tried = -1n;
 
@@ -77,8 +78,19 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
     return hasErrors(problems) ? problems : [...problems, ...resources.flatMap(effectsOf)];
   }
 
+  /** While the store is away, what was read last: what is discovered meanwhile is laid over that. */
+  async function list(): Promise<Listing> {
+    try {
+      listed = await store.list();
+    } catch (error) {
+      const isAway = error instanceof StoreError && error.code === "unavailable";
+      if (!isAway || listed === undefined) throw error;
+    }
+    return listed;
+  }
+
   async function build(): Promise<void> {
-    const { revision, resources } = await store.list();
+    const { revision, resources } = await list();
     const problems = blocking(problemsOf(resources));
     if (problems.length > 0) {
       // Everything committed was valid for the version that committed it; this one must not serve what it can't vouch for.

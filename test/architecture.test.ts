@@ -67,6 +67,7 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
     only: ["data-plane/backends/stdio.ts", "test/support/", "deploy/demo/", "proto/check-generated.ts"],
     why: "programs are started only from operator configuration",
   },
+  pg: { only: ["control-plane/store/postgres"], why: "other stores must fit behind the same interface" },
   "node:sqlite": { only: ["control-plane/store/"], why: "other stores must fit behind the same interface" },
   // A kubeconfig is YAML too.
   yaml: {

@@ -7,19 +7,25 @@ import { type DiscoveryFlags, discoveryChoice } from "./discovery-flags.ts";
 
 export interface ControlPlaneFlags extends DiscoveryFlags {
   readonly listen: string;
-  readonly data: string;
+  readonly store: string;
+  /** What `--store` was called before. */
+  readonly data?: string;
 }
 
 export async function controlPlane(options: ControlPlaneFlags): Promise<void> {
   const discovery = discoveryChoice(options);
   const stopped = untilStopped();
+  const stopping = new AbortController();
+  void stopped.then(() => stopping.abort());
   const log = openLog("control-plane");
   try {
-    await using plane = await startControlPlane({ listen: options.listen, dataFile: options.data, discovery, log });
-    log.info({ adminAddress: plane.address, store: options.data }, "listening");
+    const store = options.data ?? options.store;
+    await using plane = await startControlPlane({ listen: options.listen, store, discovery, log, signal: stopping.signal });
+    log.info({ adminAddress: plane.address }, "listening");
     await stopped;
     log.info("stopping");
   } catch (error) {
+    if (stopping.signal.aborted) return;
     if (error instanceof ControlPlaneError) throw new ExitError(exitCodes.failure, error.message);
     throw error;
   }

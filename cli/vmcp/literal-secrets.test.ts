@@ -87,7 +87,7 @@ test("names stay while nothing changes, and differ where a place or a secret doe
 });
 
 test("the control plane takes what was moved, and has nothing to warn of", async () => {
-  await using plane = await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log: pino({ level: "silent" }) });
+  await using plane = await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log: pino({ level: "silent" }) });
   const { warnings } = await plane.replaceAll(moveLiteralSecrets(load(), {}), "test");
   assert.doesNotMatch(warnings.join("\n"), /literal/);
   const { warnings: literal } = await plane.replaceAll(load(), "test");

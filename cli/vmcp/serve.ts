@@ -76,7 +76,7 @@ function sessionStorageOf({ resources }: ConfigFile): Pick<ListenOptions, "redis
 
 /** The well-known port, so that vmcpctl finds us; another one when it is taken and nobody asked for it. */
 async function startAdmin({ adminListen, config }: ServeOptions, log: Log): Promise<ControlPlane> {
-  const settings = { dataFile: ":memory:", log, readOnlyReason: `this server runs from ${config}; edit that file` };
+  const settings = { store: ":memory:", log, readOnlyReason: `this server runs from ${config}; edit that file` };
   try {
     return await startControlPlane({ ...settings, listen: adminListen ?? defaultAdmin });
   } catch (error) {

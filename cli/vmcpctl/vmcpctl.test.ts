@@ -199,7 +199,7 @@ interface Mesh extends AsyncDisposable {
 
 async function start(options: Partial<ControlPlaneOptions> = {}): Promise<Mesh> {
   await using stack = new AsyncDisposableStack();
-  const plane = stack.use(await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log, ...options }));
+  const plane = stack.use(await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log, ...options }));
   const owned = stack.move();
   return {
     server: plane.address,

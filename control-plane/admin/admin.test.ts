@@ -267,7 +267,7 @@ interface Running extends AsyncDisposable {
 }
 
 async function start(options: Partial<ControlPlaneOptions> = {}): Promise<Running> {
-  const plane = await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log, ...options });
+  const plane = await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log, ...options });
   const admin = createClient(AdminService, plane.address, credentials.createInsecure());
   return {
     address: plane.address,

@@ -97,7 +97,13 @@ function adopt(error: unknown): AdminError | undefined {
   const metadata = error.resource === undefined ? {} : { resource: error.resource };
   if (error.code === "conflict") return new AdminError("ETAG_MISMATCH", error.message, { metadata });
   if (error.code === "compacted") return new AdminError("CHANGES_FORGOTTEN", `${error.message}; list again`);
-  return new AdminError("STORE_UNAVAILABLE", "the store can't be used at the moment; the log says why");
+  if (error.code === "uncertain") {
+    const message =
+      "the store was lost while it committed, so it is not known whether the change was made; look before you repeat it";
+    return new AdminError("STORE_UNAVAILABLE", message);
+  }
+  const message = "the store can't be used at the moment, so nothing is read or changed; proxies keep what they have";
+  return new AdminError("STORE_UNAVAILABLE", message);
 }
 
 function wire(error: AdminError): Partial<ServiceError> & { code: status; details: string } {

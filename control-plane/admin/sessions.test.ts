@@ -157,7 +157,7 @@ test("sessions are listed as proxies report them, and who stays silent is named"
 });
 
 async function start(options: Partial<ControlPlaneOptions> = {}) {
-  const plane = await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log, ...options });
+  const plane = await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log, ...options });
   const admin = createClient(AdminService, plane.address, credentials.createInsecure());
   return {
     plane,

@@ -2,11 +2,13 @@
 // be altered, left out or put in between without it showing; who cuts off the end must forge the head beside the trail too.
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt } from "./store.ts";
+import type { AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt, Store } from "./store.ts";
 
 // A line is for people; what a large commit changed in full is in its revision, and vouched for by the digest.
 const changesShownMax = 20;
 const charactersMax = 1000;
+
+const verifyBatch = 500;
 
 const lineSchema = z.object({
   id: z.string().regex(/^\d{1,19}$/),
@@ -69,6 +71,35 @@ export function faultOf(line: AuditLine, before: AuditHead | undefined): string 
   if (before === undefined) return line.id === 1n && said.previous !== "" ? "line 1 is not the first" : undefined;
   if (line.id !== before.id + 1n) return `what was between line ${before.id} and line ${line.id} is gone`;
   return said.previous === before.hash ? undefined : `line ${line.id} does not follow line ${before.id}`;
+}
+
+export interface Verified {
+  /** The oldest line that is kept; undefined when there is none. */
+  readonly firstId: bigint | undefined;
+  readonly head: AuditHead;
+  /** The first thing that is wrong; undefined when nothing is. */
+  readonly fault: string | undefined;
+}
+
+/** Looks through all that is kept. */
+export async function verifyAudit({ auditTrail }: Pick<Store, "auditTrail">): Promise<Verified> {
+  let firstId: bigint | undefined;
+  let before: AuditHead | undefined;
+  for (;;) {
+    const { lines, head } = await auditTrail(before?.id ?? 0n, verifyBatch);
+    for (const line of lines) {
+      const fault = faultOf(line, before);
+      firstId ??= line.id;
+      if (fault !== undefined) return { firstId, head, fault };
+      before = line;
+    }
+    if (lines.length === 0) return { firstId, head, fault: faultOfEnd(head, before) };
+  }
+}
+
+function faultOfEnd(head: AuditHead, { id, hash }: AuditHead = { id: 0n, hash: "" }): string | undefined {
+  if (head.id > id) return `what comes after line ${id} is gone, up to line ${head.id}`;
+  return head.id === id && head.hash === hash ? undefined : `line ${id} is not the last that was written`;
 }
 
 type Said = Omit<AuditEntry, "id" | "previous" | "changeCount" | "changesDigest">;

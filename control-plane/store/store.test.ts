@@ -1,31 +1,46 @@
 // The promises of a store, over every driver.
 import assert from "node:assert/strict";
-import { mkdtemp, rm, stat } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { DatabaseSync } from "node:sqlite";
+import { after, test } from "node:test";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { pino } from "pino";
+import { whyMissing } from "../../test/support/debian.ts";
 import { eventually } from "../../test/support/eventually.ts";
-import { faultOf, readEntry } from "./audit.ts";
+import { type PostgresServer, startPostgres } from "../../test/support/postgres.ts";
+import { faultOf, readEntry, verifyAudit } from "./audit.ts";
+import { by, group, put, remove, resource } from "./examples.ts";
+import { openPostgresStore } from "./postgres.ts";
 import type { StoreOptions } from "./sql-store.ts";
 import { openSqliteStore } from "./sqlite.ts";
-import type { Change, Commit, Fence, Store } from "./store.ts";
-
-const by = { actor: "alice", method: "Test", reason: "test", requestId: "one" };
+import type { Commit, Fence, Store } from "./store.ts";
 
 interface Driver {
   readonly name: string;
   /** A fresh, empty store. */
   open(options?: StoreOptions): Promise<Store>;
+  /** The same store as another process would have it, where the driver allows that. */
+  share(store: Store, options?: StoreOptions): Promise<Store>;
+  /** Runs SQL behind the back of the store, which may be closed and opened for it; gives the store. Undefined where nobody could. */
+  readonly tamper: ((store: Store, sql: string) => Promise<Store>) | undefined;
 }
 
+/** Why PostgreSQL is not among the drivers; false when it is. */
+const noPostgres = await whyMissing("postgres", "postgresql");
+
+const log = pino({ level: "silent" });
+
 const drivers: readonly Driver[] = [
-  { name: "sqlite in memory", open: (options) => openSqliteStore({ file: ":memory:", ...options }) },
+  sqliteInMemory(),
+  sqliteInFile(),
+  ...(noPostgres === false ? [postgresDriver(await startPostgres())] : []),
 ];
 
-for (const { name, open } of drivers) {
+test("postgres is tested", { skip: noPostgres }, () => assert.equal(drivers.length, 3));
+
+for (const { name, open, share, tamper } of drivers) {
   test(`${name}: a commit is read back with its revision, etag and times`, async () => {
     let now = 1_000;
     await using store = await open({ nowMs: () => now });
@@ -246,49 +261,144 @@ for (const { name, open } of drivers) {
     assert.deepEqual(seen, []);
     await assert.rejects(store.list(), { code: "unavailable" });
   });
+
+  if (tamper)
+    test(`${name}: an altered line of the audit trail is found, and so is one that is gone from the end`, async () => {
+      let store = await open();
+      for (const description of ["1", "2", "3"]) await store.commit([put(group("g", description))], by);
+      const { head } = await store.auditTrail(3n, 1);
+      assert.deepEqual(await verifyAudit(store), { firstId: 1n, head, fault: undefined });
+      const faultAfter = async (sql: string) => {
+        store = await tamper(store, sql);
+        return (await verifyAudit(store)).fault;
+      };
+      const rewrite = (from: string, to: string) => `UPDATE audit SET entry = replace(entry, '${from}', '${to}') WHERE id = 2`;
+      assert.equal(await faultAfter(rewrite("alice", "mallory")), "line 2 is not what was written");
+      assert.equal(await faultAfter(rewrite("mallory", "alice")), undefined);
+      assert.equal(await faultAfter("DELETE FROM audit WHERE id = 3"), "what comes after line 2 is gone, up to line 3");
+      await store[Symbol.asyncDispose]();
+    });
+
+  test(`${name}: four writers of a thousand commits each lose no update, and a watcher skips none`, async () => {
+    const each = 1_000;
+    const sharedEach = 100;
+    await using first = await open({ revisionsKept: 10_000 });
+    await using stack = new AsyncDisposableStack();
+    const shared = async () => {
+      const store = await share(first, { revisionsKept: 10_000 });
+      return store === first ? store : stack.use(store);
+    };
+    const watching = await shared();
+    const writers = [first, await shared(), await shared(), await shared()];
+    const seen = tail(watching, BigInt(each * 4));
+    await Promise.all(
+      writers.map(async (store, at) => {
+        for (let count = 1; count <= each; count += 1) {
+          const isShared = count % (each / sharedEach) === 0;
+          if (isShared) await increment(store, "shared");
+          else await store.commit([put(group(`own-${at}`, String(count)))], by);
+        }
+      }),
+    );
+    const commits = await seen;
+    assert.deepEqual(
+      commits.map(({ revision }) => revision),
+      Array.from({ length: each * 4 }, (_, at) => BigInt(at + 1)),
+    );
+    assert.deepEqual(
+      counts(commits, "shared"),
+      Array.from({ length: sharedEach * 4 }, (_, at) => at + 1),
+    );
+    const own = Array.from({ length: each }, (_, at) => at + 1).filter((count) => count % (each / sharedEach) !== 0);
+    for (const at of writers.keys()) assert.deepEqual(counts(commits, `own-${at}`), own);
+    const { fault, head } = await verifyAudit(first);
+    assert.deepEqual([fault, head.id], [undefined, BigInt(each * 4)]);
+  });
 }
 
-test("a file keeps its content and its uid, and only its owner may read it", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "vmcp-store-"));
-  try {
-    const file = join(folder, "new", "vmcp.db");
-    const first = await openSqliteStore({ file });
-    await first.commit([put(group("g"))], by);
-    await first[Symbol.asyncDispose]();
-    await using second = await openSqliteStore({ file });
-    assert.equal(second.uid, first.uid);
-    assert.deepEqual((await second.list()).revision, 1n);
-    assert.equal((await stat(file)).mode & 0o777, 0o600);
-  } finally {
-    await rm(folder, { recursive: true });
+function sqliteInMemory(): Driver {
+  return {
+    name: "sqlite in memory",
+    open: (options) => openSqliteStore({ file: ":memory:", ...options }),
+    share: async (store) => store,
+    tamper: undefined,
+  };
+}
+
+function sqliteInFile(): Driver {
+  const files = new WeakMap<Store, string>();
+  const openAt = async (file: string, options?: StoreOptions) => {
+    const store = await openSqliteStore({ file, ...options });
+    files.set(store, file);
+    return store;
+  };
+  return {
+    name: "sqlite in a file",
+    async open(options) {
+      const folder = await mkdtemp(join(tmpdir(), "vmcp-store-"));
+      after(() => rm(folder, { recursive: true }));
+      return openAt(join(folder, "vmcp.db"), options);
+    },
+    share: async (store) => store,
+    async tamper(store, sql) {
+      const file = files.get(store) as string;
+      await store[Symbol.asyncDispose]();
+      const db = new DatabaseSync(file);
+      db.exec(sql);
+      db.close();
+      return openAt(file);
+    },
+  };
+}
+
+function postgresDriver(server: PostgresServer): Driver {
+  after(() => server[Symbol.asyncDispose]());
+  const addresses = new WeakMap<Store, string>();
+  const openAt = async (address: string, options?: StoreOptions) => {
+    const store = await openPostgresStore({ address, log, ...options });
+    addresses.set(store, address);
+    return store;
+  };
+  return {
+    name: "postgres",
+    open: (options) => openAt(server.freshUrl(), options),
+    share: (store, options) => openAt(addresses.get(store) as string, options),
+    async tamper(store, sql) {
+      await server.sql(addresses.get(store) as string, sql);
+      return store;
+    },
+  };
+}
+
+/** The first so many revisions, as a watcher sees them. */
+async function tail(store: Store, last: bigint): Promise<Commit[]> {
+  const seen: Commit[] = [];
+  for await (const commit of store.watch(0n, AbortSignal.timeout(100_000))) {
+    seen.push(commit);
+    if (commit.revision >= last) break;
   }
-});
+  return seen;
+}
 
-test("a file that another control plane has open is refused with a readable reason", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "vmcp-store-"));
-  try {
-    const file = join(folder, "vmcp.db");
-    await using _first = await openSqliteStore({ file });
-    await assert.rejects(openSqliteStore({ file }), { code: "unusable", message: /another process has it open/ });
-  } finally {
-    await rm(folder, { recursive: true });
+/** Reads, adds one, and writes if nobody else did; and again until nobody did. */
+async function increment(store: Store, name: string): Promise<void> {
+  for (;;) {
+    const before = await store.get(`groups/${name}`);
+    const count = before?.spec.case === "group" ? Number(before.spec.value.description) : 0;
+    const change = { ...put(group(name, String(count + 1))), expectedEtag: before?.etag ?? "" };
+    const done = await store.commit([change], by).catch((error) => {
+      if (error.code !== "conflict") throw error;
+    });
+    if (done) return;
   }
-});
-
-function resource(init: MessageInitShape<typeof ResourceSchema>): Resource {
-  return create(ResourceSchema, init);
 }
 
-function group(name: string, description = ""): Resource {
-  return resource({ name: `groups/${name}`, spec: { case: "group", value: { description } } });
-}
-
-function put(of: Resource): Change {
-  return { name: of.name, resource: of };
-}
-
-function remove(name: string, expectedEtag?: string): Change {
-  return { name, resource: undefined, expectedEtag };
+/** What was written to a resource, in the order of the commits. */
+function counts(commits: readonly Commit[], name: string): number[] {
+  return commits
+    .flatMap(({ changes }) => changes)
+    .filter((change) => change.name === `groups/${name}`)
+    .map(({ after }) => (after?.spec.case === "group" ? Number(after.spec.value.description) : -1));
 }
 
 function summary({ revision, changes }: Commit): string {

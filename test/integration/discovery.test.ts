@@ -202,7 +202,7 @@ test("an edit that needs discovery starts it; --discovery none does not", async 
 test("a mistyped provider is refused, and files of one's own are followed", async () => {
   await using home = await temporaryDirectory();
   await using backend = await startBackend(one("work"));
-  const wrong = await runVmcp(["control-plane", "--data", ":memory:", "--listen", "127.0.0.1:0", "--discovery", "dokcer"]);
+  const wrong = await runVmcp(["control-plane", "--store", ":memory:", "--listen", "127.0.0.1:0", "--discovery", "dokcer"]);
   assert.equal(wrong.code, 64);
   assert.match(wrong.stderr, /no discovery provider "dokcer"; known: toolhive, /);
   const path = await home.write("my-team.json", JSON.stringify({ mcpServers: { a: { url: backend.url } } }));
@@ -221,7 +221,7 @@ test("in a mesh: declared ones win, an unknown group is a warning, and a new ver
   await using declared = await startBackend(one("declared"));
   thv.set([listed("a", discovered.url), listed("b", discovered.url)]);
   await using plane = await startVmcp(
-    ["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:", "--discovery", "toolhive,toolhive-files"],
+    ["control-plane", "--listen", "127.0.0.1:0", "--store", ":memory:", "--discovery", "toolhive,toolhive-files"],
     { env: thv.env },
   );
   const start = (id: string) =>
@@ -320,7 +320,7 @@ test("500 workloads in 20 groups: the control plane stays small, and one change 
   const many = Array.from({ length: 500 }, (_, i) => ({ name: `w${i}`, group: `g${i % 20}`, url: `${backend.url}?w=${i}` }));
   thv.set(many);
   await using plane = await startVmcp(
-    ["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:", "--discovery", "toolhive"],
+    ["control-plane", "--listen", "127.0.0.1:0", "--store", ":memory:", "--discovery", "toolhive"],
     { env: thv.env },
   );
   await using proxy = await startVmcp(

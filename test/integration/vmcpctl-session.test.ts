@@ -163,7 +163,7 @@ interface Finished {
 }
 
 async function start(options: Partial<ControlPlaneOptions> = {}) {
-  const plane = await startControlPlane({ listen: "127.0.0.1:0", dataFile: ":memory:", log, ...options });
+  const plane = await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log, ...options });
   return {
     run: (args: readonly string[], stdin = "") => run({ args, stdin, server: plane.address }),
     proxy: (id: string, says = {}) => followingProxy(plane.address, id, says),

@@ -1,10 +1,13 @@
 // Servers that are no npm packages: found where the machine has them, else installed from Debian, else missed aloud.
-import { access, constants } from "node:fs/promises";
+import { access, constants, glob } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { runProcess } from "./processes.ts";
 
 // Debian keeps servers out of the PATH of ordinary users.
 const systemDirectories = ["/usr/local/sbin", "/usr/sbin", "/usr/bin"];
+
+// Debian keeps those of PostgreSQL out of everybody's, a directory for each version.
+const versionedDirectories = "/usr/lib/postgresql/*/bin";
 const installSeconds = 170;
 
 /**
@@ -36,7 +39,8 @@ export async function whyMissing(name: string, packageName: string): Promise<str
 }
 
 async function findProgram(name: string): Promise<string | undefined> {
-  for (const directory of [...(process.env.PATH ?? "").split(delimiter), ...systemDirectories]) {
+  const versioned = (await Array.fromAsync(glob(versionedDirectories))).sort().reverse();
+  for (const directory of [...(process.env.PATH ?? "").split(delimiter), ...systemDirectories, ...versioned]) {
     const path = join(directory, name);
     const isProgram = await access(path, constants.X_OK).then(
       () => true,

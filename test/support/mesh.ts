@@ -14,7 +14,7 @@ export interface Mesh extends AsyncDisposable {
 export async function startMesh(proxyCount: number, moreFlags: readonly string[] = []): Promise<Mesh> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory());
-  const controlPlane = stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--data", ":memory:"]));
+  const controlPlane = stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--store", ":memory:"]));
   const { adminAddress } = controlPlane;
   const ids = Array.from({ length: proxyCount }, (_, i) => `proxy-${i + 1}`);
   const flags = ["--control-plane", adminAddress, "--port", "0", "--allow-stdio", "--drain-delay", "0s", ...moreFlags];
