@@ -61,6 +61,18 @@ test("after a restart a proxy that runs the newest version is told so, without t
   }
 });
 
+test("a proxy that has the content from another control plane, under another revision, is left with it", async () => {
+  await using plane = await startControlPlane(inMemory);
+  await plane.replaceAll([group("g"), virtualServer("dev")], "test");
+  using first = connectFakeProxy(plane.address, "p");
+  first.hello();
+  const { version, digest, storeUid } = await first.next();
+  using moved = connectFakeProxy(plane.address, "q");
+  moved.hello({ knownVersion: version.replace("r1-", "r2-"), knownDigest: digest, storeUid });
+  const answer = await moved.next();
+  assert.deepEqual([answer.payload.case, answer.version], ["upToDate", version]);
+});
+
 test("a burst of commits is one push", async () => {
   await using plane = await startControlPlane(inMemory);
   using proxy = connectFakeProxy(plane.address, "p");

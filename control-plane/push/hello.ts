@@ -34,8 +34,12 @@ export function faultOf(hello: Hello): Fault | undefined {
   return undefined;
 }
 
+type Known = Pick<Hello, "knownVersion" | "knownDigest" | "storeUid">;
+
 /** Whether a proxy runs a target: the same content of the same store under the same name. */
-export function runs(said: Pick<Hello, "knownVersion" | "knownDigest" | "storeUid">, target: Target): boolean {
-  const { version, digest, storeUid } = target;
-  return said.knownVersion === version && said.storeUid === storeUid && Buffer.compare(said.knownDigest, digest) === 0;
+export const runs = (said: Known, target: Target): boolean => said.knownVersion === target.version && holds(said, target);
+
+/** The same, whatever its name: another control plane may have looked at the store a commit earlier or later. */
+export function holds({ knownDigest, storeUid }: Known, target: Target): boolean {
+  return storeUid === target.storeUid && Buffer.compare(knownDigest, target.digest) === 0;
 }

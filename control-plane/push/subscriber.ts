@@ -169,8 +169,9 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     live = said.knownVersion;
     // Every Hello is answered, so that a proxy knows whom it has reached.
     if (target === undefined) send(assigned.newest.keep(said.knownVersion, said.knownDigest));
-    else if (runs(said, target)) {
-      base = target;
+    else if (holds(said, target)) {
+      if (runs(said, target)) base = target;
+      live = target.version; // under an older name of the same it would be refused for good
       send(target.upToDate());
     } else if (live === target.version) live = ""; // the name alone is the same
     next();
