@@ -106,18 +106,6 @@ program
     ),
   );
 
-program
-  .command("rollout")
-  .description("how versions come to the proxies")
-  .command("status")
-  .description("how far the newest version has come: exit code 1 when a proxy refused it")
-  .addOption(format())
-  .action(async (options, command) =>
-    finish(command, async () =>
-      (await import("./vmcpctl/rollout-status.ts")).rolloutStatus({ ...globals(), ...options }, output),
-    ),
-  );
-
 const session = program.command("session").description("the sessions of MCP clients");
 
 session
@@ -156,6 +144,67 @@ session
       ),
     ),
   );
+
+const rollout = program.command("rollout").description("what was committed, how far it has come, and the way back");
+
+rollout
+  .command("status")
+  .description("how far the newest version has come: exit code 1 when a proxy refused it")
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/rollout-status.ts")).rolloutStatus({ ...globals(), ...options }, output),
+    ),
+  );
+
+rollout
+  .command("history")
+  .description("commits, newest first: who, when, why; one of them with what it changed")
+  .addOption(new Option("--revision <number>", "show what this one changed").argParser(parseRevision))
+  .addOption(new Option("--limit <number>", "at most so many").argParser(parseLimit).default(20))
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/history.ts")).history({ ...globals(), ...options }, output)),
+  );
+
+rollout
+  .command("undo")
+  .description("declare again what was declared before the last change, or at a revision, as a new commit")
+  .addOption(new Option("--to-revision <number>", "what was declared after this commit").argParser(parseRevision))
+  .option("--reason <text>", "why, for the history", "")
+  .addOption(format())
+  .addOption(dryRun())
+  .addOption(wait())
+  .addOption(noWait())
+  .action(async (options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/history.ts")).undo({ ...globals(), ...options, wait: waitMs(options) }, output),
+    ),
+  );
+
+const audit = program.command("audit").description("who changed what, or tried to");
+
+audit
+  .command("list")
+  .description("the newest lines of the audit trail")
+  .addOption(new Option("--limit <number>", "at most so many").argParser(parseLimit).default(50))
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/audit.ts")).listAudit({ ...globals(), ...options }, output)),
+  );
+
+audit
+  .command("verify")
+  .description("check that no line was altered or removed: exit code 0 when it is whole, 1 when not")
+  .addOption(format())
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/audit.ts")).verifyAudit({ ...globals(), ...options }, output)),
+  );
+
+audit
+  .command("export")
+  .description("the whole audit trail as lines of JSON, oldest first")
+  .action(async (_, command) => finish(command, async () => (await import("./vmcpctl/audit.ts")).exportAudit(globals(), output)));
 
 program
   .command("version")
@@ -198,6 +247,12 @@ function parseLimit(text: string): number {
   const limit = Number(text);
   if (!/^\d+$/.test(text) || limit < 1 || limit > 1000) throw new InvalidArgumentError("expected a whole number from 1 to 1000.");
   return limit;
+}
+
+function parseRevision(text: string): bigint {
+  const digits = /^r?([1-9]\d{0,17})$/.exec(text)?.[1];
+  if (digits === undefined) throw new InvalidArgumentError("expected the number of a revision, such as 12 or r12.");
+  return BigInt(digits);
 }
 
 function parseMs(text: string): number {

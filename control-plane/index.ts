@@ -7,7 +7,7 @@ import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/ad
 import { DiscoveryService } from "../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { addService } from "../proto/grpc.ts";
-import { createEditor } from "./admin/edit.ts";
+import { createEditor, replacement } from "./admin/edit.ts";
 import { AdminError } from "./admin/errors.ts";
 import { listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
@@ -19,9 +19,8 @@ import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
 import { discoveryHandlers } from "./push/server.ts";
 import { startReconciler } from "./reconcile.ts";
-import { isRevocationName } from "./resource-names.ts";
 import { isFile, openStore } from "./store/open.ts";
-import { type Change, type Listing, type Store, StoreError } from "./store/store.ts";
+import { type Store, StoreError } from "./store/store.ts";
 
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
@@ -155,15 +154,6 @@ async function openWhenThere({ store: place, log, signal }: ControlPlaneOptions,
       await delay(waitMs, undefined, { signal }).catch(() => undefined);
     }
   }
-}
-
-function replacement(present: Listing, resources: readonly Resource[]): Change[] {
-  const kept = new Set(resources.map(({ name }) => name));
-  const gone = present.resources.filter(({ name }) => !kept.has(name) && !isRevocationName(name));
-  return [
-    ...resources.map((resource) => ({ name: resource.name, resource })),
-    ...gone.map(({ name }) => ({ name, resource: undefined })),
-  ];
 }
 
 function invalidResources(error: AdminError): ControlPlaneError {

@@ -1,7 +1,8 @@
 // The admin API as commands use it: one client, a deadline on every call, and errors as exit codes.
+import { hostname } from "node:os";
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { type CallOptions, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { type CallOptions, credentials, InterceptingCall, type Interceptor, type ServiceError, status } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
@@ -29,12 +30,28 @@ export function connect({ server, requestTimeout }: GlobalOptions): Connection {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.max_receive_message_length": 32 * 1024 * 1024,
+    interceptors: [sayingWho],
   });
   return {
     admin,
     deadline: () => ({ deadline: Date.now() + requestTimeout }),
     [Symbol.dispose]: () => admin.close(),
   };
+}
+
+/** For the history: who runs this program. The control plane marks it as what the caller says. */
+const sayingWho: Interceptor = (options, nextCall) =>
+  new InterceptingCall(nextCall(options), {
+    start(metadata, listener, next) {
+      metadata.set("vmcp-actor", whoRunsThis());
+      next(metadata, listener);
+    },
+  });
+
+/** `alice@laptop`, in characters that metadata may have. */
+function whoRunsThis(): string {
+  const name = process.env.USER || process.env.LOGNAME || process.env.USERNAME || "unknown";
+  return `${name}@${hostname()}`.replace(/[^\x21-\x7e]/g, "?");
 }
 
 /** A failed call as an ExitError with all violations; anything else as it is. */

@@ -1,6 +1,7 @@
 // The real program against a real control plane and real proxies.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -160,6 +161,7 @@ for (const [what, args, wanted] of [
   ["an unknown kind", ["get", "teapots"], 64],
   ["an unknown option", ["get", "vs", "--nope"], 64],
   ["a missing name", ["delete", "vs"], 64],
+  ["no number of a revision", ["rollout", "undo", "--to-revision", "first"], 64],
   ["a missing file", ["apply", "-f", "nowhere.yaml"], 65],
   ["nobody at the address", ["get", "vs"], 69],
 ] as const) {
@@ -176,6 +178,54 @@ test("what does not exist is exit code 1, as JSON when JSON was asked for", asyn
   const { code, stderr } = await mesh.run(["get", "vs", "none", "-o", "json"]);
   assert.equal(code, 1);
   assert.deepEqual(JSON.parse(stderr), { error: { exitCode: 1, message: 'there is no "virtualServers/none"' } });
+});
+
+test("rollout history shows commits and what one changed; undo shows, does, and waits", async () => {
+  await using mesh = await start();
+  await mesh.proxy("one");
+  await mesh.run(["apply", "-f", "-", "--reason", "the first"], declared);
+  await mesh.run(["apply", "-f", "-"], declared.replace("127.0.0.1:9/mcp", "127.0.0.1:9/other"));
+  const history = await mesh.run(["rollout", "history"]);
+  assert.match(
+    history.stdout,
+    /^REVISION +AGE +ACTOR +CHANGES +REASON\nr2 +\d+s +claimed:\S+@\S+ +1 +vmcpctl apply\nr1 .* 3 +the first\n$/,
+  );
+  const one = await mesh.run(["rollout", "history", "--revision", "r2"]);
+  assert.match(one.stdout, /^Revision: +r2\n[\s\S]*^groups\/tools\/backends\/fetch \(update\)[\s\S]*^\+ url: .*other$/m);
+
+  const planned = await mesh.run(["rollout", "undo", "--dry-run"]);
+  assert.match(planned.stdout, /^\+ url: .*:9\/mcp$[\s\S]*fetch updated \(dry run\)/m);
+  assert.match(planned.stderr, /^back to r1: 1 update\n$/);
+  const undone = await mesh.run(["rollout", "undo", "--reason", "it was better"]);
+  assert.equal(undone.code, 0, undone.stderr);
+  assert.match(undone.stderr, /back to r1: 1 update; r3-\w+\n1\/1 proxy acknowledged r3-/);
+  assert.match((await mesh.run(["get", "be", "fetch", "-o", "yaml"])).stdout, /url: http:\/\/127.0.0.1:9\/mcp/);
+  assert.match((await mesh.run(["rollout", "history", "-o", "json"])).stdout, /"reason": "roll back to r1: it was better"/);
+  assert.match((await mesh.run(["rollout", "undo", "--to-revision", "3"])).stderr, /back to r3: nothing changes/);
+  const unknown = await mesh.run(["rollout", "undo", "--to-revision", "9"]);
+  assert.deepEqual([unknown.code, unknown.stdout], [1, ""]);
+  assert.match(unknown.stderr, /can't go back to revision 9/);
+});
+
+test("audit lists, verifies and exports the trail", async () => {
+  await using mesh = await start();
+  await mesh.run(["apply", "-f", "-"], declared);
+  await mesh.run(["delete", "vs", "dev"]);
+  const list = await mesh.run(["audit", "list"]);
+  assert.match(
+    list.stdout,
+    /^ID +TIME .*\n2 .*DeleteResource +allowed +r2 +virtualServers\/dev .*\n1 .*ApplyResources +allowed +r1 +groups\/tools \+2 /,
+  );
+  const { code, stdout } = await mesh.run(["audit", "verify"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /^whole: lines 1 to 2, the last is [0-9a-f]{64}\n$/);
+  const lines = (await mesh.run(["audit", "export"])).stdout.trim().split("\n");
+  const hashes = lines.map((line) => createHash("sha256").update(JSON.parse(line).entry).digest("hex"));
+  assert.deepEqual(
+    hashes,
+    lines.map((line) => JSON.parse(line).hash),
+  );
+  assert.equal(JSON.parse(JSON.parse(lines[1] ?? "").entry).previous, hashes[0]);
 });
 
 test("a control plane that runs from a file says where to change things", async () => {

@@ -4,6 +4,7 @@ import { snapshotVersion } from "../../common/snapshot-digest.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { blocking, problemLine } from "../compiler/problem-text.ts";
 import { type Reconciler, snapshotBytesMax } from "../reconcile.ts";
+import { isRevocationName } from "../resource-names.ts";
 import { contentBytes, etagOf } from "../store/content.ts";
 import { type Attempt, type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
 import { AdminError, problemsError } from "./errors.ts";
@@ -91,6 +92,16 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
       return { ...edited, version: version ?? edited.version };
     },
   };
+}
+
+/** What makes the declared resources exactly these; revocations of sessions stay. */
+export function replacement(present: Listing, resources: readonly Resource[]): Change[] {
+  const kept = new Set(resources.map(({ name }) => name));
+  const gone = present.resources.filter(({ name }) => !kept.has(name) && !isRevocationName(name));
+  return [
+    ...resources.map((resource) => ({ name: resource.name, resource })),
+    ...gone.map(({ name }) => ({ name, resource: undefined })),
+  ];
 }
 
 /** The set as it would be, checked against the etags that the changes expect. */

@@ -2,7 +2,8 @@
 // show that revision again by undoing what was committed since.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { parseName } from "../resource-names.ts";
-import type { Listing, Store } from "../store/store.ts";
+import { listingAt } from "../store/past.ts";
+import type { Store } from "../store/store.ts";
 import { checkKind, checkPageSize, invalid } from "./requests.ts";
 
 export interface PageRequest {
@@ -28,7 +29,8 @@ export async function pageOf(store: Store, request: PageRequest): Promise<Page> 
   const kind = checkKind(request.kind);
   const size = checkPageSize(request.pageSize);
   const token = parseToken(request);
-  const { revision, resources } = await listAt(store, token?.revision);
+  const present = await store.list();
+  const { revision, resources } = token === undefined ? present : await listingAt(store, present, token.revision);
   const wanted = resources.filter(({ name }) => {
     const parsed = parseName(name);
     const fits = (kind === undefined || parsed?.kind === kind) && (request.group === "" || parsed?.group === request.group);
@@ -38,21 +40,6 @@ export async function pageOf(store: Store, request: PageRequest): Promise<Page> 
   const last = page.at(-1);
   const nextPageToken = last !== undefined && wanted.length > size ? formatToken({ revision, after: last.name }, request) : "";
   return { resources: page, nextPageToken, revision };
-}
-
-async function listAt(store: Store, revision: bigint | undefined): Promise<Listing> {
-  const listing = await store.list();
-  if (revision === undefined || revision === listing.revision) return listing;
-  const resources = new Map(listing.resources.map((resource) => [resource.name, resource]));
-  const since = await store.changesSince(revision, Number(listing.revision - revision));
-  for (const { revision: at, changes } of since.reverse()) {
-    if (at > listing.revision) continue;
-    for (const { name, before } of changes) {
-      if (before === undefined) resources.delete(name);
-      else resources.set(name, before);
-    }
-  }
-  return { revision, resources: [...resources.values()].sort((a, b) => (a.name < b.name ? -1 : 1)) };
 }
 
 // The filter is part of the token, so that a token can't be used with another.

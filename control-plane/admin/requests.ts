@@ -47,6 +47,13 @@ export function checkPageSize(pageSize: number): number {
   return pageSize === 0 ? pageSizeDefault : Math.min(pageSize, pageSizeMax);
 }
 
+/** A page token that is a number of the store; undefined for the first page. */
+export function checkPosition(pageToken: string): bigint | undefined {
+  if (pageToken === "") return undefined;
+  if (!/^\d{1,18}$/.test(pageToken)) throw invalid([{ field: "page_token", description: "not a token of this list" }]);
+  return BigInt(pageToken);
+}
+
 export function invalid(violations: readonly FieldViolation[]): AdminError {
   const [first] = violations;
   const more = violations.length > 1 ? `, and ${violations.length - 1} more` : "";

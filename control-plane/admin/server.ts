@@ -10,6 +10,7 @@ import {
   type DeleteResourceRequest,
   type ResourceChange,
   ResourceChangeSchema,
+  type RollbackResourcesRequest,
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
@@ -17,9 +18,11 @@ import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import { isRevocationName, parseName } from "../resource-names.ts";
 import type { Attempt, Change, Changed, Listing, Store } from "../store/store.ts";
+import { auditPage, auditVerdict } from "./audit.ts";
 import { type Caller, callerOf } from "./caller.ts";
 import type { Edited, Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
+import { revisionOf, revisionsPage, rollBack } from "./history.ts";
 import { pageOf } from "./pages.ts";
 import { providersResponse } from "./providers.ts";
 import { checkName, checkResources } from "./requests.ts";
@@ -73,6 +76,14 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     const plan = (present: Listing) => deletions(present, { name, etag, force });
     const edited = await editor.edit(plan, { ...attempt, validateOnly, onProblems: "IN_USE" });
     return answer(edited, [], undefined);
+  }
+
+  async function undo(request: RollbackResourcesRequest, caller: Caller) {
+    const by = { ...caller, method: "RollbackResources" };
+    if (!request.validateOnly) await checkWritable({ ...by, reason: request.reason }, []);
+    const { warnings, ...edited } = await rollBack({ store, editor }, request, by);
+    const changes = edited.changes.map(toResourceChange).sort((a, b) => (a.name < b.name ? -1 : 1));
+    return { ...edited, warnings: [...warnings], changes };
   }
 
   async function view(virtualServer: string) {
@@ -140,6 +151,14 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       return { sessions: [...sessions], missing: [...missing], unable: [...unable], hasMore };
     }),
     listView: answering(({ virtualServer }) => view(virtualServer)),
+    listRevisions: answering((request) => revisionsPage(store, request)),
+    getRevision: answering(async (request) => {
+      const { revision, changes } = await revisionOf(store, request);
+      return { revision, changes: changes.map(toResourceChange) };
+    }),
+    rollbackResources: answering(undo),
+    listAuditEvents: answering((request) => auditPage(store, request)),
+    verifyAudit: answering(() => auditVerdict(store)),
     getServerInfo: answering(async () => ({
       softwareVersion,
       storeUid: store.uid,

@@ -15,7 +15,7 @@ import type {
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
-import { faultOf, runs, secondHello } from "./hello.ts";
+import { faultOf, holds, runs, secondHello } from "./hello.ts";
 import type { Places } from "./places.ts";
 import type { Sendable, Target } from "./target.ts";
 

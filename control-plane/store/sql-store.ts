@@ -29,6 +29,8 @@ const watchBatch = 100;
 // Rows of one statement: databases bound the number of values.
 const batchSize = 500;
 
+const revisionMax = 2n ** 63n - 1n;
+
 // How long a watcher waits for word that the medium is back before it tries by itself.
 const awayMs = 2_000;
 
@@ -85,7 +87,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     const rows = await query(
       `SELECT m.revision AS present, m.forgotten, c.revision, c.name, c.before, c.after
        FROM meta m LEFT JOIN change c ON c.revision > ? AND c.revision <= ? ORDER BY c.revision, c.name`,
-      [revision, revision + BigInt(limit)],
+      [within(revision), within(revision + BigInt(limit))],
     );
     const { present, forgotten } = rows[0] as { present: bigint; forgotten: bigint };
     if (revision > present || revision < forgotten) {
@@ -156,7 +158,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
       const rows = await query(
         `SELECT r.*, (SELECT count(*) FROM change c WHERE c.revision = r.id) AS changes
          FROM revision r WHERE r.id < ? ORDER BY r.id DESC LIMIT ?`,
-        [before ?? 2n ** 63n - 1n, limit],
+        [within(before ?? revisionMax), limit],
       );
       return rows.map((one) => ({
         revision: one.id as bigint,
@@ -264,6 +266,11 @@ async function forget(tx: Query, { from, to }: { readonly from: bigint; readonly
   await tx("DELETE FROM change WHERE revision <= ?", [to]);
   await tx("DELETE FROM revision WHERE id <= ?", [to]);
   await tx("UPDATE meta SET forgotten = ?", [to]);
+}
+
+/** Databases count up to 2^63; whoever asks for more asks for the future. */
+function within(revision: bigint): bigint {
+  return revision > revisionMax ? revisionMax : revision;
 }
 
 /** For a watcher: what may pass by itself is undefined, and the rest is thrown. */

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIvQDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKDWNvbmZpZ19zb3VyY2UYDSABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UimQEKCk5hY2tSZWNvcmQSDwoHdmVyc2lvbhgBIAEoCRItCgZyZWFzb24YAiABKA4yHS52bWNwLmRpc2NvdmVyeS52MS5OYWNrUmVhc29uEiEKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFAoSTGlzdFByb3hpZXNSZXF1ZXN0IlQKE0xpc3RQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiFQoTV2F0Y2hQcm94aWVzUmVxdWVzdCJVChRXYXRjaFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSITChFHZXRSb2xsb3V0UmVxdWVzdCKDAwoSR2V0Um9sbG91dFJlc3BvbnNlEhYKDnRhcmdldF92ZXJzaW9uGAEgASgJEhgKEGFwcHJvdmVkX3ZlcnNpb24YAiABKAkSKgoFc3RhdGUYAyABKA4yGy52bWNwLmFkbWluLnYxLlJvbGxvdXRTdGF0ZRIOCgZyZWFzb24YBCABKAkSEAoIY2FuYXJpZXMYBSADKAkSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMYWNrbm93bGVkZ2VkGAcgASgNEg8KB3BlbmRpbmcYCCABKA0SDAoEaGVsZBgJIAEoDRIlCgdyZWZ1c2VkGAogAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIYChBmaXJzdF9hY2tfbWlsbGlzGAsgASgNEhcKD2xhc3RfYWNrX21pbGxpcxgMIAEoDRIWCg5hY2tfbWlsbGlzX3A1MBgNIAEoDRIWCg5hY2tfbWlsbGlzX3A5ORgOIAEoDSIpCg9MaXN0Vmlld1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkiVgoQTGlzdFZpZXdSZXNwb25zZRIzCgV2aWV3cxgBIAMoCzIkLnZtY3AuZGlzY292ZXJ5LnYxLlZpcnR1YWxTZXJ2ZXJWaWV3Eg0KBXByb3h5GAIgASgJIskBCghQcm92aWRlchIMCgRuYW1lGAEgASgJEisKBXN0YXRlGAIgASgOMhwudm1jcC5hZG1pbi52MS5Qcm92aWRlclN0YXRlEgwKBHVzZWQYAyABKAgSMAoMc3VjY2Vzc190aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRIRCgl3b3JrbG9hZHMYBiABKA0SDgoGZ3JvdXBzGAcgASgNEhAKCHByb2JsZW1zGAggAygJIjEKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhkKEWluY2x1ZGVfcmVzb3VyY2VzGAEgASgIInIKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIqCglwcm92aWRlcnMYASADKAsyFy52bWNwLmFkbWluLnYxLlByb3ZpZGVyEi0KCXJlc291cmNlcxgCIAMoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UilQEKFVJldm9rZVNlc3Npb25zUmVxdWVzdBIPCgdzZXNzaW9uGAEgASgJEg4KBmlzc3VlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEgsKA2FsbBgEIAEoCBIWCg52aXJ0dWFsX3NlcnZlchgFIAEoCRIOCgZyZWFzb24YBiABKAkSFQoNdmFsaWRhdGVfb25seRgHIAEoCCJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IogBChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USGAoQc29mdHdhcmVfdmVyc2lvbhgBIAEoCRIRCglzdG9yZV91aWQYAiABKAkSEAoIcmV2aXNpb24YAyABKAQSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSGAoQcmVhZF9vbmx5X3JlYXNvbhgFIAEoCSrXAQoKUHJveHlTdGF0ZRIbChdQUk9YWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST1hZX1NUQVRFX05PVF9TRU5UEAESFwoTUFJPWFlfU1RBVEVfUEVORElORxACEhYKElBST1hZX1NUQVRFX1NZTkNFRBADEhUKEVBST1hZX1NUQVRFX1NUQUxFEAQSFgoSUFJPWFlfU1RBVEVfTkFDS0VEEAUSHAoYUFJPWFlfU1RBVEVfRElTQ09OTkVDVEVEEAYSFAoQUFJPWFlfU1RBVEVfSEVMRBAHKrMBCgxSb2xsb3V0U3RhdGUSHQoZUk9MTE9VVF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFJPTExPVVRfU1RBVEVfQ0FOQVJZEAESGQoVUk9MTE9VVF9TVEFURV9ST0xMSU5HEAISGgoWUk9MTE9VVF9TVEFURV9DT01QTEVURRADEhgKFFJPTExPVVRfU1RBVEVfSEFMVEVEEAQSGQoVUk9MTE9VVF9TVEFURV9QQVJUSUFMEAUqfAoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVBST1ZJREVSX1NUQVRFX09LEAESGAoUUFJPVklERVJfU1RBVEVfU1RBTEUQAhIaChZQUk9WSURFUl9TVEFURV9GQUlMSU5HEAMyoAkKDEFkbWluU2VydmljZRJdCg5BcHBseVJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1Jlc3BvbnNlElQKC0dldFJlc291cmNlEiEudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVzcG9uc2USWgoNTGlzdFJlc291cmNlcxIjLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXNwb25zZRJdCg5EZWxldGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlc3BvbnNlEl8KDldhdGNoUmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVzcG9uc2UwARJUCgtMaXN0UHJveGllcxIhLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1Jlc3BvbnNlElkKDFdhdGNoUHJveGllcxIiLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVzcG9uc2UwARJRCgpHZXRSb2xsb3V0EiAudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVxdWVzdBohLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USWgoNTGlzdFByb3ZpZGVycxIjLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZRJdCg5SZXZva2VTZXNzaW9ucxIkLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1Jlc3BvbnNlElcKDExpc3RTZXNzaW9ucxIiLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVzcG9uc2USWgoNR2V0U2VydmVySW5mbxIjLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIvQDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKDWNvbmZpZ19zb3VyY2UYDSABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UimQEKCk5hY2tSZWNvcmQSDwoHdmVyc2lvbhgBIAEoCRItCgZyZWFzb24YAiABKA4yHS52bWNwLmRpc2NvdmVyeS52MS5OYWNrUmVhc29uEiEKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFAoSTGlzdFByb3hpZXNSZXF1ZXN0IlQKE0xpc3RQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiFQoTV2F0Y2hQcm94aWVzUmVxdWVzdCJVChRXYXRjaFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSITChFHZXRSb2xsb3V0UmVxdWVzdCKDAwoSR2V0Um9sbG91dFJlc3BvbnNlEhYKDnRhcmdldF92ZXJzaW9uGAEgASgJEhgKEGFwcHJvdmVkX3ZlcnNpb24YAiABKAkSKgoFc3RhdGUYAyABKA4yGy52bWNwLmFkbWluLnYxLlJvbGxvdXRTdGF0ZRIOCgZyZWFzb24YBCABKAkSEAoIY2FuYXJpZXMYBSADKAkSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMYWNrbm93bGVkZ2VkGAcgASgNEg8KB3BlbmRpbmcYCCABKA0SDAoEaGVsZBgJIAEoDRIlCgdyZWZ1c2VkGAogAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIYChBmaXJzdF9hY2tfbWlsbGlzGAsgASgNEhcKD2xhc3RfYWNrX21pbGxpcxgMIAEoDRIWCg5hY2tfbWlsbGlzX3A1MBgNIAEoDRIWCg5hY2tfbWlsbGlzX3A5ORgOIAEoDSIpCg9MaXN0Vmlld1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkiVgoQTGlzdFZpZXdSZXNwb25zZRIzCgV2aWV3cxgBIAMoCzIkLnZtY3AuZGlzY292ZXJ5LnYxLlZpcnR1YWxTZXJ2ZXJWaWV3Eg0KBXByb3h5GAIgASgJIskBCghQcm92aWRlchIMCgRuYW1lGAEgASgJEisKBXN0YXRlGAIgASgOMhwudm1jcC5hZG1pbi52MS5Qcm92aWRlclN0YXRlEgwKBHVzZWQYAyABKAgSMAoMc3VjY2Vzc190aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRIRCgl3b3JrbG9hZHMYBiABKA0SDgoGZ3JvdXBzGAcgASgNEhAKCHByb2JsZW1zGAggAygJIjEKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhkKEWluY2x1ZGVfcmVzb3VyY2VzGAEgASgIInIKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIqCglwcm92aWRlcnMYASADKAsyFy52bWNwLmFkbWluLnYxLlByb3ZpZGVyEi0KCXJlc291cmNlcxgCIAMoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UilQEKFVJldm9rZVNlc3Npb25zUmVxdWVzdBIPCgdzZXNzaW9uGAEgASgJEg4KBmlzc3VlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEgsKA2FsbBgEIAEoCBIWCg52aXJ0dWFsX3NlcnZlchgFIAEoCRIOCgZyZWFzb24YBiABKAkSFQoNdmFsaWRhdGVfb25seRgHIAEoCCJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIo8BCghSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBINCgVhY3RvchgCIAEoCRIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjaGFuZ2VfY291bnQYBiABKA0iPQoUTGlzdFJldmlzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXAoVTGlzdFJldmlzaW9uc1Jlc3BvbnNlEioKCXJldmlzaW9ucxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKEkdldFJldmlzaW9uUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBCJwChNHZXRSZXZpc2lvblJlc3BvbnNlEikKCHJldmlzaW9uGAEgASgLMhcudm1jcC5hZG1pbi52MS5SZXZpc2lvbhIuCgdjaGFuZ2VzGAIgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSJuChhSb2xsYmFja1Jlc291cmNlc1JlcXVlc3QSEAoIcmV2aXNpb24YASABKAQSFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSGQoRZXhwZWN0ZWRfcmV2aXNpb24YBCABKAQimwEKGVJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USGQoRcmVzdG9yZWRfcmV2aXNpb24YASABKAQSLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAyABKAQSDwoHdmVyc2lvbhgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCSL7AQoKQXVkaXRFdmVudBIKCgJpZBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgDIAEoCRIOCgZtZXRob2QYBCABKAkSEAoIZGVjaXNpb24YBSABKAkSDAoEY29kZRgGIAEoCRIOCgZyZWFzb24YByABKAkSEgoKcmVxdWVzdF9pZBgIIAEoCRIQCghyZXZpc2lvbhgJIAEoBBIPCgd0YXJnZXRzGAogAygJEhQKDHRhcmdldF9jb3VudBgLIAEoDRINCgVlbnRyeRgMIAEoCRIMCgRoYXNoGA0gASgJIlUKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSFAoMb2xkZXN0X2ZpcnN0GAMgASgIIl0KF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEikKBmV2ZW50cxgBIAMoCzIZLnZtY3AuYWRtaW4udjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFAoSVmVyaWZ5QXVkaXRSZXF1ZXN0IloKE1ZlcmlmeUF1ZGl0UmVzcG9uc2USEAoIZmlyc3RfaWQYASABKAQSDwoHbGFzdF9pZBgCIAEoBBIRCglsYXN0X2hhc2gYAyABKAkSDQoFZmF1bHQYBCABKAkiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKtcBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBhIUChBQUk9YWV9TVEFURV9IRUxEEAcqswEKDFJvbGxvdXRTdGF0ZRIdChlST0xMT1VUX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUk9MTE9VVF9TVEFURV9DQU5BUlkQARIZChVST0xMT1VUX1NUQVRFX1JPTExJTkcQAhIaChZST0xMT1VUX1NUQVRFX0NPTVBMRVRFEAMSGAoUUk9MTE9VVF9TVEFURV9IQUxURUQQBBIZChVST0xMT1VUX1NUQVRFX1BBUlRJQUwQBSp8Cg1Qcm92aWRlclN0YXRlEh4KGlBST1ZJREVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRUFJPVklERVJfU1RBVEVfT0sQARIYChRQUk9WSURFUl9TVEFURV9TVEFMRRACEhoKFlBST1ZJREVSX1NUQVRFX0ZBSUxJTkcQAzLyDAoMQWRtaW5TZXJ2aWNlEl0KDkFwcGx5UmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USVAoLR2V0UmVzb3VyY2USIS52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXNwb25zZRJaCg1MaXN0UmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1Jlc3BvbnNlEl0KDkRlbGV0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVzcG9uc2USXwoOV2F0Y2hSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXNwb25zZTABElQKC0xpc3RQcm94aWVzEiEudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1JlcXVlc3QaIi52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVzcG9uc2USWQoMV2F0Y2hQcm94aWVzEiIudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXNwb25zZTABElEKCkdldFJvbGxvdXQSIC52bWNwLmFkbWluLnYxLkdldFJvbGxvdXRSZXF1ZXN0GiEudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVzcG9uc2USSwoITGlzdFZpZXcSHi52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVxdWVzdBofLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXNwb25zZRJaCg1MaXN0UHJvdmlkZXJzEiMudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEl0KDlJldm9rZVNlc3Npb25zEiQudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVzcG9uc2USVwoMTGlzdFNlc3Npb25zEiIudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJaCg1MaXN0UmV2aXNpb25zEiMudm1jcC5hZG1pbi52MS5MaXN0UmV2aXNpb25zUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJldmlzaW9uc1Jlc3BvbnNlElQKC0dldFJldmlzaW9uEiEudm1jcC5hZG1pbi52MS5HZXRSZXZpc2lvblJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJldmlzaW9uUmVzcG9uc2USZgoRUm9sbGJhY2tSZXNvdXJjZXMSJy52bWNwLmFkbWluLnYxLlJvbGxiYWNrUmVzb3VyY2VzUmVxdWVzdBooLnZtY3AuYWRtaW4udjEuUm9sbGJhY2tSZXNvdXJjZXNSZXNwb25zZRJgCg9MaXN0QXVkaXRFdmVudHMSJS52bWNwLmFkbWluLnYxLkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QaJi52bWNwLmFkbWluLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlElQKC1ZlcmlmeUF1ZGl0EiEudm1jcC5hZG1pbi52MS5WZXJpZnlBdWRpdFJlcXVlc3QaIi52bWNwLmFkbWluLnYxLlZlcmlmeUF1ZGl0UmVzcG9uc2USWgoNR2V0U2VydmVySW5mbxIjLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -43,7 +43,7 @@ export type ApplyResourcesRequest = Message<"vmcp.admin.v1.ApplyResourcesRequest
   validateOnly: boolean;
 
   /**
-   * Who and why, for the history.
+   * Why, for the history.
    *
    * @generated from field: string reason = 3;
    */
@@ -1112,6 +1112,483 @@ export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@_
   messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
+ * One commit.
+ *
+ * @generated from message vmcp.admin.v1.Revision
+ */
+export type Revision = Message<"vmcp.admin.v1.Revision"> & {
+  /**
+   * Its number.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * Who made it. `claimed:` begins a name that nobody checked.
+   *
+   * @generated from field: string actor = 2;
+   */
+  actor: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Of the call that made it.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 5;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * How many resources it changed.
+   *
+   * @generated from field: uint32 change_count = 6;
+   */
+  changeCount: number;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.Revision.
+ * Use `create(RevisionSchema)` to create a new message.
+ */
+export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 28);
+
+/**
+ * One page.
+ *
+ * @generated from message vmcp.admin.v1.ListRevisionsRequest
+ */
+export type ListRevisionsRequest = Message<"vmcp.admin.v1.ListRevisionsRequest"> & {
+  /**
+   * Unset: 50; at most 1000.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListRevisionsRequest.
+ * Use `create(ListRevisionsRequestSchema)` to create a new message.
+ */
+export const ListRevisionsRequestSchema: GenMessage<ListRevisionsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 29);
+
+/**
+ * One page.
+ *
+ * @generated from message vmcp.admin.v1.ListRevisionsResponse
+ */
+export type ListRevisionsResponse = Message<"vmcp.admin.v1.ListRevisionsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated vmcp.admin.v1.Revision revisions = 1;
+   */
+  revisions: Revision[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListRevisionsResponse.
+ * Use `create(ListRevisionsResponseSchema)` to create a new message.
+ */
+export const ListRevisionsResponseSchema: GenMessage<ListRevisionsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 30);
+
+/**
+ * Which.
+ *
+ * @generated from message vmcp.admin.v1.GetRevisionRequest
+ */
+export type GetRevisionRequest = Message<"vmcp.admin.v1.GetRevisionRequest"> & {
+  /**
+   * Its number.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.GetRevisionRequest.
+ * Use `create(GetRevisionRequestSchema)` to create a new message.
+ */
+export const GetRevisionRequestSchema: GenMessage<GetRevisionRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 31);
+
+/**
+ * The commit.
+ *
+ * @generated from message vmcp.admin.v1.GetRevisionResponse
+ */
+export type GetRevisionResponse = Message<"vmcp.admin.v1.GetRevisionResponse"> & {
+  /**
+   * Who, why and when.
+   *
+   * @generated from field: vmcp.admin.v1.Revision revision = 1;
+   */
+  revision?: Revision | undefined;
+
+  /**
+   * What, sorted by name.
+   *
+   * @generated from field: repeated vmcp.admin.v1.ResourceChange changes = 2;
+   */
+  changes: ResourceChange[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.GetRevisionResponse.
+ * Use `create(GetRevisionResponseSchema)` to create a new message.
+ */
+export const GetRevisionResponseSchema: GenMessage<GetRevisionResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 32);
+
+/**
+ * Back to when.
+ *
+ * @generated from message vmcp.admin.v1.RollbackResourcesRequest
+ */
+export type RollbackResourcesRequest = Message<"vmcp.admin.v1.RollbackResourcesRequest"> & {
+  /**
+   * What was declared after this commit. Unset: before the newest commit that changed anything but revocations.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * Check, and say what would change.
+   *
+   * @generated from field: bool validate_only = 2;
+   */
+  validateOnly: boolean;
+
+  /**
+   * Why, for the history.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Only when the store is still at this revision (ABORTED otherwise), so that what was shown is what is done. Unset: not checked.
+   *
+   * @generated from field: uint64 expected_revision = 4;
+   */
+  expectedRevision: bigint;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.RollbackResourcesRequest.
+ * Use `create(RollbackResourcesRequestSchema)` to create a new message.
+ */
+export const RollbackResourcesRequestSchema: GenMessage<RollbackResourcesRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 33);
+
+/**
+ * What changed.
+ *
+ * @generated from message vmcp.admin.v1.RollbackResourcesResponse
+ */
+export type RollbackResourcesResponse = Message<"vmcp.admin.v1.RollbackResourcesResponse"> & {
+  /**
+   * What was declared after this commit is declared again.
+   *
+   * @generated from field: uint64 restored_revision = 1;
+   */
+  restoredRevision: bigint;
+
+  /**
+   * Sorted by name.
+   *
+   * @generated from field: repeated vmcp.admin.v1.ResourceChange changes = 2;
+   */
+  changes: ResourceChange[];
+
+  /**
+   * Of the commit, or as it would be; the present one when nothing changed.
+   *
+   * @generated from field: uint64 revision = 3;
+   */
+  revision: bigint;
+
+  /**
+   * Version of the snapshot that the proxies get.
+   *
+   * @generated from field: string version = 4;
+   */
+  version: string;
+
+  /**
+   * Keys that have no effect yet and the like.
+   *
+   * @generated from field: repeated string warnings = 5;
+   */
+  warnings: string[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.RollbackResourcesResponse.
+ * Use `create(RollbackResourcesResponseSchema)` to create a new message.
+ */
+export const RollbackResourcesResponseSchema: GenMessage<RollbackResourcesResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 34);
+
+/**
+ * One line of the audit trail.
+ *
+ * @generated from message vmcp.admin.v1.AuditEvent
+ */
+export type AuditEvent = Message<"vmcp.admin.v1.AuditEvent"> & {
+  /**
+   * Counts from 1, without gaps.
+   *
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * Who. `claimed:` begins a name that nobody checked.
+   *
+   * @generated from field: string actor = 3;
+   */
+  actor: string;
+
+  /**
+   * What was called.
+   *
+   * @generated from field: string method = 4;
+   */
+  method: string;
+
+  /**
+   * `allowed` or `denied`.
+   *
+   * @generated from field: string decision = 5;
+   */
+  decision: string;
+
+  /**
+   * `OK`, or why it was denied.
+   *
+   * @generated from field: string code = 6;
+   */
+  code: string;
+
+  /**
+   * As the caller gave it.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+
+  /**
+   * Of the call.
+   *
+   * @generated from field: string request_id = 8;
+   */
+  requestId: string;
+
+  /**
+   * Of the commit; 0 for what was denied.
+   *
+   * @generated from field: uint64 revision = 9;
+   */
+  revision: bigint;
+
+  /**
+   * Names of what was, or should have been, changed; the first 20.
+   *
+   * @generated from field: repeated string targets = 10;
+   */
+  targets: string[];
+
+  /**
+   * How many there were.
+   *
+   * @generated from field: uint32 target_count = 11;
+   */
+  targetCount: number;
+
+  /**
+   * What `hash` is made from: JSON, with the hash of the line before as `previous` and the etags before and after.
+   *
+   * @generated from field: string entry = 12;
+   */
+  entry: string;
+
+  /**
+   * SHA-256 of `entry`, in hex.
+   *
+   * @generated from field: string hash = 13;
+   */
+  hash: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.AuditEvent.
+ * Use `create(AuditEventSchema)` to create a new message.
+ */
+export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 35);
+
+/**
+ * One page.
+ *
+ * @generated from message vmcp.admin.v1.ListAuditEventsRequest
+ */
+export type ListAuditEventsRequest = Message<"vmcp.admin.v1.ListAuditEventsRequest"> & {
+  /**
+   * Unset: 50; at most 1000.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * From the page before.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+
+  /**
+   * Begin with the oldest line that is kept.
+   *
+   * @generated from field: bool oldest_first = 3;
+   */
+  oldestFirst: boolean;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListAuditEventsRequest.
+ * Use `create(ListAuditEventsRequestSchema)` to create a new message.
+ */
+export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 36);
+
+/**
+ * One page.
+ *
+ * @generated from message vmcp.admin.v1.ListAuditEventsResponse
+ */
+export type ListAuditEventsResponse = Message<"vmcp.admin.v1.ListAuditEventsResponse"> & {
+  /**
+   * In the order asked for.
+   *
+   * @generated from field: repeated vmcp.admin.v1.AuditEvent events = 1;
+   */
+  events: AuditEvent[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ListAuditEventsResponse.
+ * Use `create(ListAuditEventsResponseSchema)` to create a new message.
+ */
+export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 37);
+
+/**
+ * All that is kept.
+ *
+ * @generated from message vmcp.admin.v1.VerifyAuditRequest
+ */
+export type VerifyAuditRequest = Message<"vmcp.admin.v1.VerifyAuditRequest"> & {
+};
+
+/**
+ * Describes the message vmcp.admin.v1.VerifyAuditRequest.
+ * Use `create(VerifyAuditRequestSchema)` to create a new message.
+ */
+export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 38);
+
+/**
+ * What was found.
+ *
+ * @generated from message vmcp.admin.v1.VerifyAuditResponse
+ */
+export type VerifyAuditResponse = Message<"vmcp.admin.v1.VerifyAuditResponse"> & {
+  /**
+   * The oldest line that is kept; 0 when there is none.
+   *
+   * @generated from field: uint64 first_id = 1;
+   */
+  firstId: bigint;
+
+  /**
+   * The newest line.
+   *
+   * @generated from field: uint64 last_id = 2;
+   */
+  lastId: bigint;
+
+  /**
+   * Its hash. Who notes it elsewhere can tell later whether the trail up to there was made anew.
+   *
+   * @generated from field: string last_hash = 3;
+   */
+  lastHash: string;
+
+  /**
+   * The first thing that is wrong; empty when nothing is.
+   *
+   * @generated from field: string fault = 4;
+   */
+  fault: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.VerifyAuditResponse.
+ * Use `create(VerifyAuditResponseSchema)` to create a new message.
+ */
+export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 39);
+
+/**
  * Nothing to say.
  *
  * @generated from message vmcp.admin.v1.GetServerInfoRequest
@@ -1124,7 +1601,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 28);
+  messageDesc(file_vmcp_admin_v1_admin, 40);
 
 /**
  * Who answers.
@@ -1173,7 +1650,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 29);
+  messageDesc(file_vmcp_admin_v1_admin, 41);
 
 /**
  * How a proxy stands to what it should run.
@@ -1488,6 +1965,57 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof ListSessionsRequestSchema;
     output: typeof ListSessionsResponseSchema;
+  },
+  /**
+   * Commits, newest first; only those that are still kept.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.ListRevisions
+   */
+  listRevisions: {
+    methodKind: "unary";
+    input: typeof ListRevisionsRequestSchema;
+    output: typeof ListRevisionsResponseSchema;
+  },
+  /**
+   * One commit and what it changed; OUT_OF_RANGE when it is no longer kept.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.GetRevision
+   */
+  getRevision: {
+    methodKind: "unary";
+    input: typeof GetRevisionRequestSchema;
+    output: typeof GetRevisionResponseSchema;
+  },
+  /**
+   * Makes what is declared what it was at a revision, as a new commit. What was declared then must be valid for this version.
+   * Revocations stay as they are. OUT_OF_RANGE when the commits since then are no longer kept.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.RollbackResources
+   */
+  rollbackResources: {
+    methodKind: "unary";
+    input: typeof RollbackResourcesRequestSchema;
+    output: typeof RollbackResourcesResponseSchema;
+  },
+  /**
+   * Who changed what, or tried to, newest first.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.ListAuditEvents
+   */
+  listAuditEvents: {
+    methodKind: "unary";
+    input: typeof ListAuditEventsRequestSchema;
+    output: typeof ListAuditEventsResponseSchema;
+  },
+  /**
+   * Whether the audit trail is what was written.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.VerifyAudit
+   */
+  verifyAudit: {
+    methodKind: "unary";
+    input: typeof VerifyAuditRequestSchema;
+    output: typeof VerifyAuditResponseSchema;
   },
   /**
    * Who answers: version, store and revision.
