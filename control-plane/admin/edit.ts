@@ -12,7 +12,8 @@ import { AdminError, problemsError } from "./errors.ts";
 // Edits run one after the other; more than this waiting means that somebody loops.
 const waitingMax = 100;
 
-const attemptsMax = 3;
+// Each loses only to another control plane that committed meanwhile, so somebody gets on every time.
+const attemptsMax = 10;
 const buildDeadlineMs = 5_000;
 
 export interface Editor {

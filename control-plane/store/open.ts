@@ -1,6 +1,5 @@
 // From what an operator writes to a store.
 import type { Log } from "../../common/log.ts";
-import { openPostgresStore } from "./postgres.ts";
 import { isPostgresAddress } from "./postgres-address.ts";
 import type { StoreOptions } from "./sql-store.ts";
 import { openSqliteStore } from "./sqlite.ts";
@@ -13,10 +12,11 @@ export interface OpenOptions extends StoreOptions {
 }
 
 /** Throws StoreError: `unavailable` when trying again may help, else `unusable`. */
-export function openStore({ place, log, ...options }: OpenOptions): Promise<Store> {
-  return isPostgresAddress(place)
-    ? openPostgresStore({ address: place, log, ...options })
-    : openSqliteStore({ file: place, ...options });
+export async function openStore({ place, log, ...options }: OpenOptions): Promise<Store> {
+  if (!isPostgresAddress(place)) return openSqliteStore({ file: place, ...options });
+  // Loaded only by those who use it.
+  const { openPostgresStore } = await import("./postgres.ts");
+  return openPostgresStore({ address: place, log, ...options });
 }
 
 /** Whether this is a file, beside which others can be kept. */
