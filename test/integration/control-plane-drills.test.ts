@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { httpBackend } from "../support/config.ts";
+import { whyMissing } from "../support/debian.ts";
 import { type Drill, startDrill } from "../support/drill.ts";
 import { eventually } from "../support/eventually.ts";
+import { startPostgres } from "../support/postgres.ts";
 
 test("a proxy that is restarted while no control plane is there serves from disk, says so, and is found again later", async () => {
   await using drill = await startDrill();
@@ -75,6 +77,39 @@ test("a version that the first proxy refuses goes no further, and another revisi
   assert.equal(repaired.code, 0, repaired.stderr);
   await drill.all("SYNCED");
   assert.match((await drill.ctl("rollout", "status")).stdout, / COMPLETE +2\/2 /);
+  await noneFailed(drill);
+});
+
+const skip = await whyMissing("postgres", "postgresql");
+
+test("of two control planes on PostgreSQL one is killed, then both: proxies go on, and to whom is there", { skip }, async () => {
+  await using postgres = await startPostgres();
+  const store = ["--store", postgres.freshUrl()];
+  await using drill = await startDrill({ proxies: 3, controlPlanes: [store, store] });
+  const [one, other] = [at(drill.planes, 0), at(drill.planes, 1)];
+  const followed = () => Promise.all(drill.proxies.map(async (proxy) => (await proxy.config()).control_plane));
+
+  await one.kill();
+  const allWith = (plane: string) => async () => (await followed()).every((address) => address === plane);
+  await eventually("all follow the other", allWith(other.address), 5_000);
+  const added = await drill.apply([httpBackend("second", "http://127.0.0.1:9/mcp")]);
+  assert.equal(added.code, 0, added.stderr);
+  await drill.all("SYNCED");
+
+  await other.kill();
+  await eventually("they follow nobody", async () => (await followed()).every((address) => address === undefined), 5_000);
+  const proxy = at(drill.proxies, 0);
+  await proxy.restart();
+  assert.equal((await proxy.config()).source, "disk");
+  await sleep(Number(process.env.VMCP_DRILL_OUTAGE_MS ?? 5_000)); // a minute in the long round
+
+  await one.start();
+  await other.start();
+  await eventually("all follow somebody", async () => (await followed()).every(Boolean), 5_000);
+  await drill.all("SYNCED");
+  const removed = await drill.apply();
+  assert.equal(removed.code, 0, removed.stderr);
+  await drill.all("SYNCED");
   await noneFailed(drill);
 });
 

@@ -21,11 +21,11 @@ export interface Drill extends AsyncDisposable {
   /** Where each control plane is, or will be again. */
   readonly planes: readonly DrilledPlane[];
   readonly proxies: readonly DrilledProxy[];
-  /** `vmcpctl` with the first control plane. */
+  /** `vmcpctl` with the first control plane that runs. */
   ctl(...args: string[]): Promise<Finished>;
   /** `vmcpctl apply` of the virtual server with these backends besides the one that clients call, and other parts. */
   apply(backends?: readonly object[], parts?: Readonly<Record<string, unknown>>): Promise<Finished>;
-  /** Runs until every proxy is in a state, as `vmcpctl proxy status` says. */
+  /** Runs until every proxy is in a state, as `vmcpctl proxy status` of the control plane says that it follows. */
   all(state: string, ms?: number): Promise<void>;
   /** Ends the calls; gives how many there were, and what became of those that failed. */
   stop(): Promise<{ readonly calls: number; readonly failed: readonly string[] }>;
@@ -34,6 +34,7 @@ export interface Drill extends AsyncDisposable {
 interface DrilledPlane {
   readonly address: string;
   readonly process: RunningVmcp;
+  readonly isRunning: boolean;
   /** SIGKILL. */
   kill(): Promise<void>;
   start(): Promise<void>;
@@ -60,8 +61,8 @@ export async function startDrill(options: DrillOptions = {}): Promise<Drill> {
   const planes: DrilledPlane[] = [];
   for (const flags of options.controlPlanes ?? [["--data", `${directory.path}/vmcp.db`]])
     planes.push(await startPlane(["control-plane", "--listen", `127.0.0.1:${await lastingPort()}`, ...flags], stack));
-  const [first] = planes as [DrilledPlane];
-  const ctl = (...args: string[]) => runVmcpctl(first.address, args);
+  const running = () => planes.filter(({ isRunning }) => isRunning);
+  const ctl = (...args: string[]) => runVmcpctl((running()[0] ?? planes[0])?.address as string, args);
   let applied = 0;
 
   async function apply(more: readonly object[] = [], parts: Readonly<Record<string, unknown>> = {}): Promise<Finished> {
@@ -94,8 +95,9 @@ export async function startDrill(options: DrillOptions = {}): Promise<Drill> {
     await eventually(
       `every proxy is ${state}`,
       async () => {
-        const lines = (await ctl("proxy", "status")).stdout.trim().split("\n").slice(1);
-        return lines.length === proxies.length && lines.every((line) => isIn.test(line));
+        const said = await Promise.all(running().map(({ address }) => runVmcpctl(address, ["proxy", "status"])));
+        const lines = said.flatMap(({ stdout }) => stdout.trim().split("\n").slice(1));
+        return proxies.every(({ id }) => lines.some((line) => line.startsWith(`${id} `) && isIn.test(line)));
       },
       ms,
     );
@@ -109,18 +111,24 @@ export async function startDrill(options: DrillOptions = {}): Promise<Drill> {
 
 async function startPlane(args: readonly string[], stack: AsyncDisposableStack): Promise<DrilledPlane> {
   let running = await startVmcp(args);
+  let isRunning = true;
   stack.defer(async () => void (await running.stop()));
   return {
     address: running.adminAddress,
+    get isRunning() {
+      return isRunning;
+    },
     get process() {
       return running;
     },
     async kill() {
+      isRunning = false;
       running.kill("SIGKILL");
       await running.ended;
     },
     async start() {
       running = await startVmcp(args);
+      isRunning = true;
     },
   };
 }
