@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
+import { whyMissing } from "../support/debian.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, runProcess, startProcess } from "../support/processes.ts";
 
@@ -40,4 +41,18 @@ test("without --once it keeps serving until it is interrupted, then leaves nothi
   demo.kill("SIGINT");
   assert.equal(await demo.ended, 0, demo.stdout() + demo.stderr());
   await assert.rejects(fetch(`http://127.0.0.1:${port}/health`));
+});
+
+const skip =
+  (await whyMissing("postgres", "postgresql")) ||
+  (await whyMissing("nginx", "nginx")) ||
+  (await whyMissing("redis-server", "redis-server"));
+
+test("a cluster of plain processes loses a control plane and restarts a proxy, and no call fails", { skip }, async () => {
+  const cluster = join(import.meta.dirname, "../../deploy/demo/cluster.ts");
+  const { code, stdout, stderr } = await runProcess(process.execPath, [cluster, "--once"], { ms: 110_000 });
+  assert.equal(code, 0, stdout + stderr);
+  assert.match(stdout, /\d+ calls of one session meanwhile, 0 failed/);
+  assert.match(stdout, /^whole: lines 1 to 2/m);
+  assert.equal(stderr, "");
 });

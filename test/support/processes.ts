@@ -33,6 +33,11 @@ export interface ProcessOptions {
 // Snapshots of one test are nothing to start from for another.
 const ownEnv = { VMCP_STATE_DIR: "none" };
 
+const running = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 /** Starts a program. It is killed when this process exits, whatever happens. */
 export function startProcess(command: string, args: readonly string[], options: ProcessOptions = {}): RunningProcess {
   const child = spawn(command, [...args], {
@@ -41,12 +46,11 @@ export function startProcess(command: string, args: readonly string[], options: 
     stdio: ["ignore", "pipe", "pipe"],
   });
   const output = { stdout: capture(child, "stdout"), stderr: capture(child, "stderr") };
-  const onExit = () => child.kill("SIGKILL");
-  process.once("exit", onExit);
+  running.add(child);
   const ended = new Promise<number>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code) => {
-      process.off("exit", onExit);
+      running.delete(child);
       resolve(code ?? -1);
     });
   });
