@@ -7,6 +7,7 @@ import { whyMissing } from "../support/debian.ts";
 import { type Drill, startDrill } from "../support/drill.ts";
 import { eventually } from "../support/eventually.ts";
 import { startPostgres } from "../support/postgres.ts";
+import { openAdmin } from "../support/proxy-streams.ts";
 
 test("a proxy that is restarted while no control plane is there serves from disk, says so, and is found again later", async () => {
   await using drill = await startDrill();
@@ -80,6 +81,35 @@ test("a version that the first proxy refuses goes no further, and another revisi
   await noneFailed(drill);
 });
 
+test("routes change all the time under calls, and every proxy has the last change at once", async (t) => {
+  const changes = Number(process.env.VMCP_DRILL_CHANGES ?? 100); // 1,000 in the long round
+  await using drill = await startDrill();
+  using admin = openAdmin(at(drill.planes, 0).address);
+  const listed = await admin.listResources({}, { deadline: Date.now() + 5_000 });
+  const server = listed.resources.find(({ spec }) => spec.case === "virtualServer");
+  assert.ok(server?.spec.case === "virtualServer");
+  const [base] = server.spec.value.backends;
+  let version = "";
+  for (let change = 0; change < changes; change++) {
+    const more = [`one-${change}`, `two-${change % 7}`].map((name) => ({ ...base, name, url: `http://127.0.0.1:9/${change}` }));
+    const value = { ...server.spec.value, backends: [...server.spec.value.backends, ...more] } as typeof server.spec.value;
+    const resources = [{ ...server, etag: "", spec: { case: "virtualServer" as const, value } }];
+    ({ version } = await admin.applyResources({ resources, reason: "drill" }, { deadline: Date.now() + 10_000 }));
+  }
+  const committedMs = performance.now();
+  const live = async () => {
+    const { proxies } = await admin.listProxies({}, { deadline: Date.now() + 5_000 });
+    return proxies.every(
+      ({ liveVersion, targetVersion }) => liveVersion === targetVersion && revisionOf(liveVersion) >= revisionOf(version),
+    );
+  };
+  await eventually("every proxy has the last one", live);
+  const lastMs = Math.round(performance.now() - committedMs);
+  t.diagnostic(`${changes} changes, ${await noneFailed(drill)} calls; the last was everywhere ${lastMs} ms after its commit`);
+});
+
+const revisionOf = (version: string): number => Number(/^r(\d+)/.exec(version)?.[1]);
+
 const skip = await whyMissing("postgres", "postgresql");
 
 test("of two control planes on PostgreSQL one is killed, then both: proxies go on, and to whom is there", { skip }, async () => {
@@ -113,10 +143,11 @@ test("of two control planes on PostgreSQL one is killed, then both: proxies go o
   await noneFailed(drill);
 });
 
-async function noneFailed(drill: Drill): Promise<void> {
+async function noneFailed(drill: Drill): Promise<number> {
   const { calls, failed } = await drill.stop();
   assert.deepEqual(failed, []);
   assert.ok(calls > 100, `only ${calls} calls`);
+  return calls;
 }
 
 function at<T>(list: readonly T[], index: number): T {
