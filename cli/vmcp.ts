@@ -133,7 +133,7 @@ function listening(command: Command): Command {
       "--max-in-flight <number>",
       "most calls in hand, in fair shares; the limit adapts below it; 0: none",
       parseOptional,
-      512,
+      1_024,
     )
     .option("--max-streams <number>", "event streams at a time", parseBound, 10_000)
     .option("--max-connections <number>", "connections at a time", parseBound, 20_000)

@@ -8,6 +8,7 @@
 import type { Hello, Nack } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
+import { holds } from "./hello.ts";
 import { differsInRevocationsOnly, type Target } from "./target.ts";
 
 /** Of ten proxies, one. */
@@ -179,7 +180,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
     acknowledged,
     welcome(member, hello, base) {
       if (newest === undefined || phase === "rolling") return newest;
-      if (base === newest) {
+      if (holds(hello, newest)) {
         acknowledged(member.id, newest);
         return newest;
       }

@@ -22,11 +22,11 @@ for (const [what, seen, wanted] of [
 
 test("it stays between its least and its most, where it begins", () => {
   const limit = createAdaptiveLimit();
-  assert.equal(limit.value, 512);
+  assert.equal(limit.value, 1_024);
   for (let i = 0; i < 10; i++) limit.adapt({ lateMs: 500, busy: 1, used: 512 });
   assert.equal(limit.value, 64);
   for (let i = 0; i < 100; i++) limit.adapt(calm);
-  assert.equal(limit.value, 512);
+  assert.equal(limit.value, 1_024);
 });
 
 test("a most below the least is obeyed", () => {

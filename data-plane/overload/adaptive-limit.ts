@@ -21,7 +21,7 @@ export interface LoopSeen {
 export interface AdaptiveLimitOptions {
   /** Default 64: what a few clients that ask one after the other have in hand is no overload. */
   readonly least?: number;
-  /** In calm times. Default 512. */
+  /** In calm times. Default 1024. */
   readonly most?: number;
 }
 
@@ -35,7 +35,7 @@ export const fullyBusy = 0.95;
 const calmBusy = 0.9;
 const recovery = 0.1; // of what is missing
 
-export function createAdaptiveLimit({ least = 64, most = 512 }: AdaptiveLimitOptions = {}): AdaptiveLimit {
+export function createAdaptiveLimit({ least = 64, most = 1_024 }: AdaptiveLimitOptions = {}): AdaptiveLimit {
   const floor = Math.min(least, most);
   let limit = most;
   return {

@@ -61,7 +61,7 @@ const mebibyte = 1024 * 1024;
 
 /** Measures this process until it is disposed. */
 export function createOverload(options: OverloadOptions, { log, connections = createConnectionBound(0) }: Deps): Overload {
-  const { inFlightMax = 512, streamsMax = 10_000, streamsPerCallerMax = 64, streamQueueBytesMax = 64 * mebibyte } = options;
+  const { inFlightMax = 1_024, streamsMax = 10_000, streamsPerCallerMax = 64, streamQueueBytesMax = 64 * mebibyte } = options;
   const isLimited = inFlightMax > 0;
   const isWatched = isLimited || options.memoryBytesMax !== undefined;
   const counts: Record<Refusal, number> = {
