@@ -39,7 +39,16 @@ type Known = Pick<Hello, "knownVersion" | "knownDigest" | "storeUid">;
 /** Whether a proxy runs a target: the same content of the same store under the same name. */
 export const runs = (said: Known, target: Target): boolean => said.knownVersion === target.version && holds(said, target);
 
-/** The same, whatever its name: another control plane may have looked at the store a commit earlier or later. */
-export function holds({ knownDigest, storeUid }: Known, target: Target): boolean {
+/** The same content under a later name: another control plane looked at the store a commit later. Sent ours, it would refuse it for good. */
+export const runsLater = (said: Known, target: Target): boolean =>
+  holds(said, target) && revisionOf(said.knownVersion) > target.revision;
+
+function holds({ knownDigest, storeUid }: Known, target: Target): boolean {
   return storeUid === target.storeUid && Buffer.compare(knownDigest, target.digest) === 0;
+}
+
+/** -1 for a proxy that runs nothing. */
+export function revisionOf(version: string): bigint {
+  const digits = /^r(\d+)/.exec(version)?.[1];
+  return digits === undefined ? -1n : BigInt(digits);
 }

@@ -8,7 +8,7 @@
 import type { Hello, Nack } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
-import { holds } from "./hello.ts";
+import { revisionOf, runsLater } from "./hello.ts";
 import { differsInRevocationsOnly, type Target } from "./target.ts";
 
 /** Of ten proxies, one. */
@@ -180,7 +180,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
     acknowledged,
     welcome(member, hello, base) {
       if (newest === undefined || phase === "rolling") return newest;
-      if (holds(hello, newest)) {
+      if (base === newest || runsLater(hello, newest)) {
         acknowledged(member.id, newest);
         return newest;
       }
@@ -207,12 +207,6 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
     left: lose,
     status: () => ({ phase, approved, reason, canaries: [...tried].sort(), startTimeMs }),
   };
-}
-
-/** -1 for a proxy that runs nothing. */
-function revisionOf(version: string): bigint {
-  const digits = /^r(\d+)/.exec(version)?.[1];
-  return digits === undefined ? -1n : BigInt(digits);
 }
 
 function nameOf(reason: NackReason): string {

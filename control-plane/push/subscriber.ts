@@ -15,7 +15,7 @@ import type {
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
-import { faultOf, holds, runs, secondHello } from "./hello.ts";
+import { faultOf, runs, runsLater, secondHello } from "./hello.ts";
 import type { Places } from "./places.ts";
 import type { Sendable, Target } from "./target.ts";
 
@@ -169,9 +169,9 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     live = said.knownVersion;
     // Every Hello is answered, so that a proxy knows whom it has reached.
     if (target === undefined) send(assigned.newest.keep(said.knownVersion, said.knownDigest));
-    else if (holds(said, target)) {
-      if (runs(said, target)) base = target;
-      live = target.version; // under an older name of the same it would be refused for good
+    else if (runs(said, target) || runsLater(said, target)) {
+      base = runs(said, target) ? target : undefined;
+      live = target.version;
       send(target.upToDate());
     } else if (live === target.version) live = ""; // the name alone is the same
     next();
