@@ -106,6 +106,16 @@ test("a session that ends ends its session with the backend", async (t) => {
   while (server.sessions().length > 1) await new Promise(setImmediate);
 });
 
+for (const sessionsCount of [0, 3])
+  test(`one that is removed with ${sessionsCount} clients is left without a session, that of the lists included`, async (t) => {
+    await using server = await startBackend(counting);
+    const { backend, newSession } = await setUp(t, server.url);
+    for (let i = 0; i < sessionsCount; i++) await call(backend, newSession(), "counter");
+    assert.equal(server.sessions().length, sessionsCount + 1);
+    await backend.retire(0);
+    assert.deepEqual(server.sessions(), []);
+  });
+
 test("a backend that forgot the session gets a new one, and the refused call runs once", async (t) => {
   await using server = await startBackend(counting);
   const { backend, newSession } = await setUp(t, server.url);

@@ -361,8 +361,9 @@ export function createBackend(options: BackendOptions): Backend {
       lookout[Symbol.dispose]();
       const ended = catalogs[Symbol.asyncDispose]();
       breaker[Symbol.dispose]();
-      // Goodbyes to a server that does not answer are not waited for one by one.
-      await Promise.race([legs[Symbol.asyncDispose](), sleep(goodbyeMs, undefined, { ref: false })]);
+      // Goodbyes go over connections that are still there, the one of who listed too; a server that does not answer is not waited for.
+      const goodbyes = Promise.all([legs[Symbol.asyncDispose](), ended]);
+      await Promise.race([goodbyes, sleep(goodbyeMs, undefined, { ref: false })]);
       await connector.close();
       await ended;
     },
