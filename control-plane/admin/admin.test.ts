@@ -18,6 +18,7 @@ import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/
 import { type Client, createClient } from "../../proto/grpc.ts";
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from "../index.ts";
 import { connectFakeProxy } from "../push/fake-proxy.ts";
+import { failure } from "./test-failure.ts";
 
 const log = pino({ level: "silent" });
 
@@ -278,13 +279,6 @@ async function start(options: Partial<ControlPlaneOptions> = {}): Promise<Runnin
       await plane[Symbol.asyncDispose]();
     },
   };
-}
-
-async function failure(call: Promise<unknown>): Promise<ServiceError> {
-  return call.then(
-    () => assert.fail("it succeeded"),
-    (error: ServiceError) => error,
-  );
 }
 
 function detailsOf(error: ServiceError): { reason: string | undefined; fields: string[] } {

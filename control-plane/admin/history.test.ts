@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { credentials, InterceptingCall, type Interceptor, type ServiceError, status } from "@grpc/grpc-js";
+import { credentials, InterceptingCall, type Interceptor, status } from "@grpc/grpc-js";
 import { pino } from "pino";
 import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
@@ -11,6 +11,7 @@ import { createClient } from "../../proto/grpc.ts";
 import { temporaryDirectory } from "../../test/support/processes.ts";
 import { type ControlPlaneOptions, startControlPlane } from "../index.ts";
 import { openSqliteStore } from "../store/sqlite.ts";
+import { failure } from "./test-failure.ts";
 
 const log = pino({ level: "silent" });
 const sessionKey = "a".repeat(22);
@@ -176,13 +177,6 @@ async function start(options: Partial<ControlPlaneOptions> = {}) {
       await plane[Symbol.asyncDispose]();
     },
   };
-}
-
-async function failure(call: Promise<unknown>): Promise<ServiceError> {
-  return call.then(
-    () => assert.fail("it succeeded"),
-    (error: ServiceError) => error,
-  );
 }
 
 function group(name: string, description = ""): Resource {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { anyUnpack, timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { credentials, status } from "@grpc/grpc-js";
 import { pino } from "pino";
 import { AdminService, RevokeSessionsRequestSchema } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { RevocationsSchema, type StreamSnapshotsResponse } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
@@ -14,6 +14,7 @@ import { connectFakeProxy } from "../push/fake-proxy.ts";
 import type { Listing } from "../store/store.ts";
 import type { Editor } from "./edit.ts";
 import { createRevoker } from "./sessions.ts";
+import { failure } from "./test-failure.ts";
 
 const log = pino({ level: "silent" });
 const key = "k".repeat(22);
@@ -168,13 +169,6 @@ async function start(options: Partial<ControlPlaneOptions> = {}) {
       await plane[Symbol.asyncDispose]();
     },
   };
-}
-
-async function failure(call: Promise<unknown>): Promise<ServiceError> {
-  return call.then(
-    () => assert.fail("it succeeded"),
-    (error: ServiceError) => error,
-  );
 }
 
 /** `2 session`: the epoch and what is set. */

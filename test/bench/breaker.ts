@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { type Breaker, createBreaker } from "../../data-plane/backends/breaker.ts";
 import { createStallMeter } from "../../data-plane/backends/breaker-stalls.ts";
 import { BackendError } from "../../data-plane/backends/errors.ts";
+import { median, say } from "./measure.ts";
 
 const { values } = parseArgs({
   options: { rounds: { type: "string", default: "41" }, calls: { type: "string", default: "10000" } },
@@ -56,9 +57,6 @@ async function round({ breaker, work, microseconds }: Lane): Promise<{ shed: num
   microseconds.push((user + system) / calls);
   return { shed };
 }
-
-const median = (all: readonly number[]): number => all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)] as number;
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 for (const one of lanes) for (let warm = 0; warm < 5; warm++) await round(one);
 for (const { microseconds } of lanes) microseconds.length = 0;

@@ -1,7 +1,6 @@
 // What a call costs the proxy, processor time of its process, with and without the two auth boundaries: one server takes anybody and
 // shows nothing, the other verifies tokens and shows exchanged ones, both from their caches. They take turns, so that a busy
 // machine is busy for both. `npm run bench:calls -- [--rounds N] [--calls N]`. Exits with 1 when the ratio is beyond its bound.
-import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { Pool } from "undici";
 import { plainTool, startBackend, textResult } from "../support/backend.ts";
@@ -9,6 +8,7 @@ import { mcpHeaders } from "../support/client.ts";
 import { httpBackend } from "../support/config.ts";
 import { startIssuer } from "../support/issuer.ts";
 import { serve } from "../support/serve.ts";
+import { cpuOf, median } from "./measure.ts";
 
 const { values } = parseArgs({
   options: { rounds: { type: "string", default: "9" }, calls: { type: "string", default: "3000" } },
@@ -16,7 +16,6 @@ const { values } = parseArgs({
 const [rounds, calls] = [Number(values.rounds), Number(values.calls)];
 const atOnce = 32;
 const ratioMax = 1.25;
-const ticksPerSecond = 100; // of Linux, for user space
 const audience = "https://vmcp.example";
 
 await using stack = new AsyncDisposableStack();
@@ -83,14 +82,6 @@ async function callMany(lane: Lane, many: number): Promise<void> {
     }),
   );
 }
-
-/** User and system time of a process, microseconds. */
-async function cpuOf(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).replace(/^.*\) /, "").split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) / ticksPerSecond) * 1e6;
-}
-
-const median = (numbers: readonly number[]): number => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
 
 const token = await issuer.token({ sub: "ada", audience, expiresInSeconds: 3_600 });
 const lanes = [await laneOf("anonymous", open), await laneOf("oidc and token exchange", guarded, token)];

@@ -10,6 +10,7 @@ import { eventually } from "../support/eventually.ts";
 import { runProcess, startProcess } from "../support/processes.ts";
 import { type Served, serve } from "../support/serve.ts";
 import { allIllnesses } from "./ill-backend.ts";
+import { median, say } from "./measure.ts";
 import type { GroupReport, LoadGroup, LoadPlan } from "./overload-load.ts";
 
 const { values } = parseArgs({
@@ -18,8 +19,6 @@ const { values } = parseArgs({
 const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
 const slowSockets = 5_000;
 const script = (name: string): string => join(import.meta.dirname, name);
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
-const median = (all: readonly number[]): number => all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)] as number;
 
 async function load(vmcp: Served, tool: string, more: { rate: number; connections: number }): Promise<GroupReport> {
   const session = await openRawSession(vmcp.url);

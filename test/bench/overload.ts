@@ -1,7 +1,6 @@
 // What becomes of calls when there are too many: goodput and latency at three and ten times what the gateway can do, how soon all is
 // well again, and what others notice of one identity that wants two hundred times its share. The load is a process of its own, and so
 // is the gateway; the backend is this one. `npm run bench:overload -- [--seconds N]`. Exits with 1 when a bound is broken.
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { plainTool, startBackend, textResult } from "../support/backend.ts";
@@ -11,12 +10,12 @@ import { eventually } from "../support/eventually.ts";
 import { startIssuer } from "../support/issuer.ts";
 import { runProcess } from "../support/processes.ts";
 import { serve } from "../support/serve.ts";
+import { bound, cpuOf, say } from "./measure.ts";
 import type { GroupReport, LoadGroup, LoadPlan } from "./overload-load.ts";
 
 const { values } = parseArgs({ options: { seconds: { type: "string", default: "6" } } });
 const seconds = Number(values.seconds);
 const audience = "https://vmcp.example";
-const ticksPerSecond = 100; // of Linux, for user space
 const callersCount = 20;
 
 await using stack = new AsyncDisposableStack();
@@ -70,12 +69,6 @@ async function run(groups: readonly LoadGroup[], forSeconds = seconds): Promise<
   return Object.fromEntries(reports);
 }
 
-/** User and system time of the gateway, microseconds. */
-async function cpu(pid = vmcp.pid): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).replace(/^.*\) /, "").split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) / ticksPerSecond) * 1e6;
-}
-
 async function limits(): Promise<string> {
   const { pressure, limits: all } = (await (await fetch(`${vmcp.address}/status`)).json()) as {
     pressure: number;
@@ -85,16 +78,7 @@ async function limits(): Promise<string> {
   return `${shown.join(", ")}; pressure level ${pressure}`;
 }
 
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const ms = (value: number): string => `${value.toFixed(1)} ms`;
-
-/** A number with its bound; the bench fails when it is beyond. */
-function bound(what: string, value: number, wanted: { atLeast: number } | { atMost: number }, unit = ""): void {
-  const isGood = "atLeast" in wanted ? value >= wanted.atLeast : value <= wanted.atMost;
-  const text = "atLeast" in wanted ? `at least ${wanted.atLeast.toFixed(2)}` : `at most ${wanted.atMost.toFixed(2)}`;
-  say(`${isGood ? "  good" : "  BAD "} ${what}: ${value.toFixed(3)}${unit}, ${text}${unit}`);
-  if (!isGood) process.exitCode = 1;
-}
 
 function summary(name: string, report: GroupReport, forSeconds = seconds): void {
   const { ok, status429, status503, failed, unsent, okMs, shedMs, firstShedMs } = report;
@@ -109,9 +93,9 @@ const callers = await Promise.all(Array.from({ length: callersCount }, (_, i) =>
 const group = { name: "all", callers, body, connections: 32, rate: 0 };
 
 await run([group], 3); // warm
-const before = await cpu();
+const before = await cpuOf(vmcp.pid);
 const closed = only(await run([group]));
-const cpuPerCall = ((await cpu()) - before) / closed.ok;
+const cpuPerCall = ((await cpuOf(vmcp.pid)) - before) / closed.ok;
 const peak = closed.ok / seconds;
 summary("as fast as 32 connections go (peak)", closed);
 say(`  ${cpuPerCall.toFixed(0)} µs of processor a call; ${await limits()}`);
@@ -146,11 +130,11 @@ await eventually("it refuses", async () => (await send(refusing.url, refused)).s
 const refusedCount = 3_000;
 let cpuBefore = 0;
 for (let i = -500; i < refusedCount; i++) {
-  if (i === 0) cpuBefore = await cpu(refusing.pid);
+  if (i === 0) cpuBefore = await cpuOf(refusing.pid);
   const { status } = await send(refusing.url, refused);
   if (status !== 503) throw new Error(`answered ${status}`);
 }
-bound("processor for a refusal", ((await cpu(refusing.pid)) - cpuBefore) / refusedCount / 1_000, { atMost: 0.3 }, " ms");
+bound("processor for a refusal", ((await cpuOf(refusing.pid)) - cpuBefore) / refusedCount / 1_000, { atMost: 0.3 }, " ms");
 
 const quiet = { ...group, name: "quiet", connections: 100, rate: peak * 0.4 };
 const storm = await run([quiet, { ...group, name: "storm", connections: 1_000, rate: peak * 10, to: 4 }], 12);

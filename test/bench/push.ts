@@ -3,7 +3,7 @@
 //
 // The proxies here acknowledge without decoding, so that what is measured is the control plane. Its processor time is that of a
 // whole change, from the request to the last Ack, less what the same change takes when nobody is connected: that is the push.
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -11,6 +11,7 @@ import type { ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_p
 import { eventually } from "../support/eventually.ts";
 import { startVmcp, temporaryDirectory } from "../support/processes.ts";
 import { openAdmin, openProxyStream, type ResponseHead } from "../support/proxy-streams.ts";
+import { cpuOf, median, say } from "./measure.ts";
 
 const { values } = parseArgs({
   options: { streams: { type: "string", default: "500" }, rounds: { type: "string", default: "12" } },
@@ -28,8 +29,6 @@ const flags = ["--listen", "127.0.0.1:0", "--data", `${directory.path}/vmcp.db`]
 const plane = stack.use(await startVmcp(["control-plane", ...flags]));
 const admin = stack.use(openAdmin(plane.adminAddress));
 
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
-const median = (numbers: readonly number[]): number => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
 const shown = (numbers: readonly number[]): string =>
   `${median(numbers).toFixed(0)} ms (${numbers.map((one) => one.toFixed(0)).join(" ")})`;
 
@@ -47,14 +46,7 @@ async function declare(resources: readonly Declared[], validateOnly = false): Pr
   return version;
 }
 
-/** Of all threads of the control plane, milliseconds on a processor. */
-async function cpuMs(): Promise<number> {
-  const tasks = await readdir(`/proc/${plane.pid}/task`);
-  const times = tasks.map(async (task) =>
-    Number((await readFile(`/proc/${plane.pid}/task/${task}/schedstat`, "utf8")).split(" ")[0]),
-  );
-  return (await Promise.all(times)).reduce((sum, one) => sum + one, 0) / 1e6;
-}
+const cpuMs = async (): Promise<number> => (await cpuOf(plane.pid)) / 1_000;
 
 async function rssMb(): Promise<number> {
   const status = await readFile(`/proc/${plane.pid}/status`, "utf8");

@@ -2,7 +2,7 @@
 // the SDK's server on the SDK's client. All are in front of the same server and take turns, so that a busy machine is busy for all;
 // ratios of one run are the point, absolutes drift with the machine. `npm run bench -- [--rounds N] [--calls N] [--compare FILE]`.
 // Prints a table, with --json FILE also writes it there, and exits with 1 when a bound is broken.
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -13,6 +13,7 @@ import { programPath } from "../support/debian.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startProcess, temporaryDirectory } from "../support/processes.ts";
 import { serve } from "../support/serve.ts";
+import { bound, cpuOf, median, say } from "./measure.ts";
 
 const { values } = parseArgs({
   options: {
@@ -25,7 +26,6 @@ const { values } = parseArgs({
 const [rounds, calls] = [Number(values.rounds), Number(values.calls)];
 const atOnce = 32;
 const toolsCount = 1_000;
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 await using stack = new AsyncDisposableStack();
 
@@ -112,15 +112,6 @@ async function callMany({ name, pool, sessions, prefix }: Proxy, workload: Workl
     }),
   );
 }
-
-/** User and system time of all threads of a process, microseconds. The scheduler counts in nanoseconds, `stat` in ticks of 10 ms. */
-async function cpuOf(pid: number): Promise<number> {
-  const tasks = await readdir(`/proc/${pid}/task`);
-  const times = await Promise.all(tasks.map((task) => readFile(`/proc/${pid}/task/${task}/schedstat`, "utf8").catch(() => "0")));
-  return times.reduce((sum, text) => sum + Number(text.split(" ")[0]) / 1_000, 0);
-}
-
-const median = (numbers: readonly number[]): number => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
 
 const canned = await start("canned-backend.ts", `${toolsCount}`);
 const listBytes = await fetch(`${canned.origin}/mcp`, {
@@ -227,17 +218,12 @@ const table = await measure();
 const staticList = await measureStatic();
 say(`${`list ${toolsCount} as a file of nginx`.padEnd(32)}${staticList}`);
 
-function bound(what: string, value: number, most: number): void {
-  const isGood = value <= most;
-  say(`${isGood ? "good" : "BAD "} ${what}: ${value.toFixed(2)}, at most ${most}`);
-  if (!isGood) process.exitCode = 1;
-}
 const of = (workload: string, column: string): number => table[workload]?.[column] ?? Number.NaN;
-bound("small call, of nginx", of("small", "vmcp") / of("small", "nginx"), 6.5);
-bound("small call, of bare Node and undici", of("small", "vmcp") / of("small", "bare"), 1.4);
-bound("small call, of the SDK on the SDK", of("small", "vmcp") / of("small", "SDK"), 1 / 6);
-bound("1 MB result, of bare Node and undici", of("1m", "vmcp") / of("1m", "bare"), 1.2);
-bound(`list of ${toolsCount} tools, of a file of nginx`, of(`list ${toolsCount}`, "vmcp") / staticList, 2);
+bound("small call, of nginx", of("small", "vmcp") / of("small", "nginx"), { atMost: 6.5 });
+bound("small call, of bare Node and undici", of("small", "vmcp") / of("small", "bare"), { atMost: 1.4 });
+bound("small call, of the SDK on the SDK", of("small", "vmcp") / of("small", "SDK"), { atMost: 1 / 6 });
+bound("1 MB result, of bare Node and undici", of("1m", "vmcp") / of("1m", "bare"), { atMost: 1.2 });
+bound(`list of ${toolsCount} tools, of a file of nginx`, of(`list ${toolsCount}`, "vmcp") / staticList, { atMost: 2 });
 
 const machine = `${cpus().length} × ${cpus()[0]?.model}`;
 if (values.json !== undefined)

@@ -11,6 +11,7 @@ import { httpBackend } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { startRedis } from "../support/redis.ts";
 import { serve } from "../support/serve.ts";
+import { say } from "./measure.ts";
 
 const { values } = parseArgs({
   options: { sessions: { type: "string", default: "10000" }, redis: { type: "boolean", default: false } },
@@ -29,7 +30,6 @@ const backends = [httpBackend("one", one.url), httpBackend("two", two.url)];
 const vmcp = stack.use(await serve({ backends }, ["--session-ttl", `${ttlMs / 1000}s`, ...flags]));
 const own = one.sessions().length; // the gateway's
 
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const mb = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
 
 /** Of the proxy, bytes. */
