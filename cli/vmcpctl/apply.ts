@@ -1,6 +1,5 @@
 // `vmcpctl apply` and `vmcpctl diff`: files become what is declared.
 import { toJson } from "@bufbuild/protobuf";
-import { stringify } from "yaml";
 import { problemLine } from "../../control-plane/index.ts";
 import {
   type ApplyResourcesResponse,
@@ -11,8 +10,9 @@ import { exitCodes } from "../exit-codes.ts";
 import { isChange, summaryOf, writeActions, writeDiff } from "./changes.ts";
 import { type Connection, connect, type GlobalOptions } from "./connection.ts";
 import { readDeclared, reportOf } from "./files.ts";
-import { type Format, json, type Output } from "./output.ts";
+import type { Format, Output } from "./output.ts";
 import { waitForProxies } from "./rollout.ts";
+import { structured } from "./structured.ts";
 import { plain } from "./table.ts";
 
 export interface ApplyOptions extends GlobalOptions {
@@ -89,8 +89,7 @@ function finish(
 ): number {
   const { changes, version } = response;
   for (const warning of response.warnings) if (!reported.has(warning)) output.note(`warning: ${plain(warning)}\n`);
-  if (format === "json") output.data(json(toJson(ApplyResourcesResponseSchema, response)));
-  else if (format === "yaml") output.data(stringify(toJson(ApplyResourcesResponseSchema, response)));
+  if (format === "json" || format === "yaml") output.data(structured(format, toJson(ApplyResourcesResponseSchema, response)));
   else if (format === "name")
     output.data(
       changes

@@ -1,7 +1,6 @@
 // `vmcpctl audit`: who changed what, or tried to, and whether that is what was written.
 import { toJson } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { stringify } from "yaml";
 import {
   type AuditEvent,
   AuditEventSchema,
@@ -10,7 +9,8 @@ import {
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { connect, type GlobalOptions } from "./connection.ts";
-import { type Format, json, type Output } from "./output.ts";
+import type { Format, Output } from "./output.ts";
+import { structured } from "./structured.ts";
 import { plain, table } from "./table.ts";
 
 const pageSize = 500;
@@ -27,8 +27,8 @@ export async function listAudit(options: AuditListOptions, output: Output): Prom
   const listed = await connection.admin.listAuditEvents({ pageSize: options.limit }, connection.deadline());
   const { events, nextPageToken } = listed;
   if (options.output === "name") output.data(events.map(({ id }) => `${id}\n`).join(""));
-  else if (options.output === "json") output.data(json(toJson(ListAuditEventsResponseSchema, listed)));
-  else if (options.output === "yaml") output.data(stringify(toJson(ListAuditEventsResponseSchema, listed), { lineWidth: 0 }));
+  else if (options.output === "json" || options.output === "yaml")
+    output.data(structured(options.output, toJson(ListAuditEventsResponseSchema, listed)));
   else output.data(auditTable(events));
   if (nextPageToken !== "") output.note(`there are older ones than these ${events.length}; see --limit or audit export\n`);
   return exitCodes.ok;
@@ -43,8 +43,8 @@ export async function verifyAudit(options: AuditVerifyOptions, output: Output): 
   using connection = connect(options);
   const verdict = await connection.admin.verifyAudit({}, connection.deadline());
   const { firstId, lastId, lastHash, fault } = verdict;
-  if (options.output === "json") output.data(json(toJson(VerifyAuditResponseSchema, verdict)));
-  else if (options.output === "yaml") output.data(stringify(toJson(VerifyAuditResponseSchema, verdict)));
+  if (options.output === "json" || options.output === "yaml")
+    output.data(structured(options.output, toJson(VerifyAuditResponseSchema, verdict)));
   else if (fault !== "") output.data(`${output.paint("red", "broken")}: ${plain(fault)}\n`);
   else if (lastId === 0n) output.data("nothing was written yet\n");
   else output.data(`${output.paint("green", "whole")}: lines ${firstId} to ${lastId}, the last is ${lastHash}\n`);

@@ -1,6 +1,5 @@
 // `vmcpctl delete`.
 import { toJson } from "@bufbuild/protobuf";
-import { stringify } from "yaml";
 import { DeleteResourceResponseSchema } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 import { settle } from "./apply.ts";
@@ -8,7 +7,8 @@ import { writeActions } from "./changes.ts";
 import { connect, type GlobalOptions } from "./connection.ts";
 import { parseResourceKind, parseTarget } from "./kinds.ts";
 import { fullName } from "./lookup.ts";
-import { type Format, json, type Output } from "./output.ts";
+import type { Format, Output } from "./output.ts";
+import { structured } from "./structured.ts";
 
 export interface DeleteOptions extends GlobalOptions {
   readonly output: Format;
@@ -33,8 +33,8 @@ export async function remove(
   const { force, dryRun } = options;
   const response = await connection.admin.deleteResource({ name: full, force, validateOnly: dryRun }, connection.deadline());
   const { changes, version } = response;
-  if (options.output === "json") output.data(json(toJson(DeleteResourceResponseSchema, response)));
-  else if (options.output === "yaml") output.data(stringify(toJson(DeleteResourceResponseSchema, response)));
+  if (options.output === "json" || options.output === "yaml")
+    output.data(structured(options.output, toJson(DeleteResourceResponseSchema, response)));
   else if (options.output === "name") output.data(changes.map((change) => `${change.name}\n`).join(""));
   else writeActions(changes, { output, dryRun });
   await settle({ connection, version, waitMs: dryRun ? undefined : options.wait, sinceMs, changes, output });

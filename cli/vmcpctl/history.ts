@@ -1,7 +1,6 @@
 // `vmcpctl rollout history` and `vmcpctl rollout undo`: what was committed, and the way back.
 import { toJson } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { stringify } from "yaml";
 import {
   GetRevisionResponseSchema,
   type ListRevisionsResponse,
@@ -13,7 +12,8 @@ import { exitCodes } from "../exit-codes.ts";
 import { settle } from "./apply.ts";
 import { isChange, summaryOf, writeActions, writeDiff } from "./changes.ts";
 import { type Connection, connect, type GlobalOptions } from "./connection.ts";
-import { type Format, json, type Output } from "./output.ts";
+import type { Format, Output } from "./output.ts";
+import { structured } from "./structured.ts";
 import { age, plain, table } from "./table.ts";
 
 export interface HistoryOptions extends GlobalOptions {
@@ -32,7 +32,7 @@ export async function history(options: HistoryOptions, output: Output): Promise<
   const { revisions, nextPageToken } = listed;
   if (options.output === "name") output.data(revisions.map(({ revision }) => `r${revision}\n`).join(""));
   else if (options.output === "table") output.data(revisionTable(listed, Date.now()));
-  else output.data(shown(options.output, toJson(ListRevisionsResponseSchema, listed)));
+  else output.data(structured(options.output, toJson(ListRevisionsResponseSchema, listed)));
   if (nextPageToken !== "") output.note(`there are older ones than these ${revisions.length}; see --limit\n`);
   return exitCodes.ok;
 }
@@ -71,7 +71,7 @@ export async function undo(options: UndoOptions, output: Output): Promise<number
   const { changes, version, restoredRevision, warnings } = done;
   for (const warning of warnings) output.note(`warning: ${plain(warning)}\n`);
   if (options.output === "name") output.data(changes.map(({ name }) => `${name}\n`).join(""));
-  else if (options.output !== "table") output.data(shown(options.output, toJson(RollbackResourcesResponseSchema, done)));
+  else if (options.output !== "table") output.data(structured(options.output, toJson(RollbackResourcesResponseSchema, done)));
   else {
     writeActions(changes, { output, dryRun });
     output.note(`back to r${restoredRevision}: ${summaryOf(changes)}${dryRun ? "" : `; ${version}`}\n`);
@@ -84,7 +84,7 @@ async function oneRevision(connection: Connection, revision: bigint, format: For
   const found = await connection.admin.getRevision({ revision }, connection.deadline());
   const changes = found.changes.filter(isChange);
   if (format === "name") output.data(changes.map(({ name }) => `${name}\n`).join(""));
-  else if (format !== "table") output.data(shown(format, toJson(GetRevisionResponseSchema, found)));
+  else if (format !== "table") output.data(structured(format, toJson(GetRevisionResponseSchema, found)));
   else {
     if (found.revision) output.data(headerOf(found.revision));
     writeDiff(changes, output);
@@ -112,8 +112,4 @@ function revisionTable({ revisions }: ListRevisionsResponse, nowMs: number): str
     reason,
   ]);
   return table(["REVISION", "AGE", "ACTOR", "CHANGES", "REASON"], rows);
-}
-
-function shown(format: "json" | "yaml", value: unknown): string {
-  return format === "json" ? json(value) : stringify(value, { lineWidth: 0 });
 }

@@ -1,12 +1,12 @@
 // `vmcpctl session list`: the client sessions, as the connected proxies tell when they are asked.
 import { toJson } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
-import { stringify } from "yaml";
 import { ListSessionsResponseSchema } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { SessionInfo } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { connect, type GlobalOptions } from "./connection.ts";
-import { type Format, json, type Output } from "./output.ts";
+import type { Format, Output } from "./output.ts";
+import { structured } from "./structured.ts";
 import { age, plain, table } from "./table.ts";
 
 export interface SessionListOptions extends GlobalOptions {
@@ -23,8 +23,8 @@ export async function listSessions(options: SessionListOptions, output: Output):
   using connection = connect(options);
   const response = await connection.admin.listSessions({ virtualServer, subject, limit }, connection.deadline());
   const { sessions, missing, unable, hasMore } = response;
-  if (options.output === "json") output.data(json(toJson(ListSessionsResponseSchema, response)));
-  else if (options.output === "yaml") output.data(stringify(toJson(ListSessionsResponseSchema, response), { lineWidth: 0 }));
+  if (options.output === "json" || options.output === "yaml")
+    output.data(structured(options.output, toJson(ListSessionsResponseSchema, response)));
   else if (options.output === "name") output.data(sessions.map(({ key }) => `${key}\n`).join(""));
   else output.data(sessionTable(sessions, Date.now()));
   if (hasMore) output.note(`there are more than these ${sessions.length}, which were used last; see --limit\n`);

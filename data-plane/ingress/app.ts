@@ -87,29 +87,39 @@ function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
 }
 
 function probes({ runtime, config, isDraining, overload, limits }: AppOptions): Middleware {
-  const routes: Readonly<Record<string, () => { status: number; body: object }>> = {
-    "/health": () => ({ status: 200, body: { status: "ok" } }),
-    "/ping": () => ({ status: 200, body: { status: "ok" } }),
+  const isUp = (): Probe => ({ status: 200, body: { status: "ok" } });
+  const routes: Readonly<Record<string, () => Probe>> = {
+    "/health": isUp,
+    "/ping": isUp,
     "/readyz": () => readiness(runtime(), isDraining()),
     "/status": () => ({
       status: 200,
       body: { ...status(runtime()), config: configStatus(config()), pressure: overload.pressure.level, limits: limits() },
     }),
+    "/metrics": () => ({
+      status: 200,
+      body: metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }),
+      type: expositionType,
+    }),
   };
   return (ctx, next) => {
     const route = Object.hasOwn(routes, ctx.path) ? routes[ctx.path] : undefined;
-    if (!route && ctx.path !== "/metrics") return next();
+    if (!route) return next();
     if (ctx.method !== "GET" && ctx.method !== "HEAD") {
       ctx.set("allow", "GET, HEAD");
       return answer(ctx, 405, { error: "only GET and HEAD" });
     }
-    if (route) {
-      const { status, body } = route();
-      return answer(ctx, status, body);
-    }
-    ctx.type = expositionType;
-    return answer(ctx, 200, metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }));
+    const { status, body, type } = route();
+    if (type !== undefined) ctx.type = type;
+    return answer(ctx, status, body);
   };
+}
+
+interface Probe {
+  readonly status: number;
+  readonly body: object | string;
+  /** Default: as Koa takes the body for. */
+  readonly type?: string;
 }
 
 /** How clients get a token for an endpoint; without its path, for the only one there is. */
