@@ -10,6 +10,7 @@ import { isLoopback, type ServingOptions, type SessionOptions, startServing } fr
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
 import { type Sync, startSync } from "./sync/follow.ts";
+import { stateOf } from "./sync/report.ts";
 
 export { RedisAddressError } from "./redis/address.ts";
 export type { SnapshotRefusedError } from "./runtime.ts";
@@ -67,7 +68,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     controlPlanes: options.controlPlanes,
     node: { id: options.id ?? `${hostname()}-${new URL(address).port}`, instanceId: self.instance, address: self.address },
     live,
-    sessions,
+    state: () => stateOf(runtime(), sessions),
     listSessions: serving.list,
     stateDirectory: options.stateDirectory,
     bootstrapSnapshot: options.bootstrapSnapshot,

@@ -24,10 +24,23 @@ const refreshMs = 20;
 export interface Live extends AsyncDisposable {
   /** What is served right now. */
   readonly runtime: Runtime;
-  /** Swaps to a snapshot; throws SnapshotRefusedError, with the old one still live. `isRestart`: it was served before. */
-  apply(content: SnapshotContent, options?: { readonly isRestart?: boolean }): Promise<void>;
+  /** Swaps to a snapshot; throws SnapshotRefusedError, with the old one still live. */
+  apply(content: SnapshotContent, options?: ApplyOptions): Promise<void>;
+  /** The first half of that: builds it aside. One at a time, and each is put into force or dropped. */
+  prepare(content: SnapshotContent, options?: ApplyOptions): Promise<Prepared>;
   /** Puts just this of a snapshot into force, at once. Does nothing before the first swap: nothing is served then. */
   obey(terms: SessionTerms): void;
+}
+
+export interface ApplyOptions {
+  /** It was served before. Default false. */
+  readonly isRestart?: boolean;
+}
+
+/** A snapshot that could be put into force. */
+export interface Prepared {
+  enter(): void;
+  drop(): void;
 }
 
 export interface LiveOptions
@@ -94,25 +107,36 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
     });
   }
 
+  async function prepare(content: SnapshotContent, { isRestart = false }: ApplyOptions = {}): Promise<Prepared> {
+    const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
+    // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
+    await Promise.race([
+      next.firstAttempts,
+      sleep(runtime === emptyRuntime && !isRestart ? warmMs.start : warmMs.later, undefined, { ref: false }),
+    ]);
+    const release = (one: Runtime, kept: Runtime): void => {
+      one.release(kept).catch((error) => log.warn({ reason: reasonOf(error) }, "an old backend did not end cleanly"));
+    };
+    return {
+      enter() {
+        const previous = runtime;
+        runtime = next;
+        next.enter();
+        onRevocations?.();
+        follow(previous);
+        onChange();
+        release(previous, next);
+      },
+      drop: () => release(next, runtime),
+    };
+  }
+
   return {
     get runtime() {
       return runtime;
     },
-    async apply(content, { isRestart = false } = {}) {
-      const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
-      // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
-      await Promise.race([
-        next.firstAttempts,
-        sleep(runtime === emptyRuntime && !isRestart ? warmMs.start : warmMs.later, undefined, { ref: false }),
-      ]);
-      const previous = runtime;
-      runtime = next;
-      next.enter();
-      onRevocations?.();
-      follow(previous);
-      onChange();
-      previous.release(next).catch((error) => log.warn({ reason: reasonOf(error) }, "an old backend did not end cleanly"));
-    },
+    apply: async (content, how) => (await prepare(content, how)).enter(),
+    prepare,
     obey(terms) {
       if (runtime === emptyRuntime) return;
       runtime = withTerms(runtime, terms);

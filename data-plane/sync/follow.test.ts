@@ -23,6 +23,7 @@ import { createCredentials } from "../outgoing-auth/registry.ts";
 import type { ListedSession } from "../session/listing.ts";
 import { createLive, type Live } from "./apply.ts";
 import { startSync } from "./follow.ts";
+import { stateOf } from "./report.ts";
 import type { ListSessions } from "./session-report.ts";
 
 const log = pino({ level: "silent" });
@@ -174,7 +175,7 @@ async function start({ live, listSessions }: { live: Live; listSessions?: ListSe
     controlPlanes: [`127.0.0.1:${port}`],
     node: { id: "p", instanceId: "1", address: "" },
     live,
-    sessions: { size: 0 } as Parameters<typeof startSync>[0]["sessions"],
+    state: () => stateOf(live.runtime, { size: 0 }),
     ...(listSessions && { listSessions }),
     log,
     onLive: () => undefined,

@@ -8,7 +8,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { ConfigSource } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { reasonOf } from "../backends/errors.ts";
-import type { Live } from "./apply.ts";
 import { createBackoff } from "./backoff.ts";
 import { type LastGood, openLastGood, readSnapshotFile } from "./last-good.ts";
 import { createReceiver, type Receiver, type ReceiverOptions, type SavedStart } from "./receiver.ts";
@@ -18,11 +17,10 @@ import { openStream, type Stream, type StreamOptions } from "./stream.ts";
 const moveMsMax = 500;
 
 export interface SyncOptions
-  extends Pick<StreamOptions, "node" | "sessions" | "listSessions">,
-    Pick<ReceiverOptions, "onLive" | "onRefused"> {
+  extends Pick<StreamOptions, "node" | "state" | "listSessions">,
+    Pick<ReceiverOptions, "live" | "onLive" | "onRefused"> {
   /** Addresses of control planes; tried in turn, in an order of this process's own. */
   readonly controlPlanes: readonly string[];
-  readonly live: Live;
   /** Where snapshots are kept for the next start. Default: nowhere. */
   readonly stateDirectory?: string | undefined;
   /** A file as it is kept there, to start from when there is nothing newer. */
@@ -49,7 +47,7 @@ export interface SyncStatus {
 
 /** Starts to follow; runs until disposed. */
 export function startSync(options: SyncOptions): Sync {
-  const { live, log } = options;
+  const { log } = options;
   const stop = new AbortController();
   let receiver: Receiver | undefined;
   let current: Stream | undefined;
@@ -70,7 +68,7 @@ export function startSync(options: SyncOptions): Sync {
     for (let at = 0; !stop.signal.aborted; at++) {
       const startedMs = performance.now();
       const address = addresses[at % addresses.length] as string;
-      const stream = openStream(address, { ...options, receiver, runtime: () => live.runtime });
+      const stream = openStream(address, { ...options, receiver });
       current = stream;
       stop.signal.addEventListener("abort", stream.close, { once: true });
       void stream.answered.then(() => {

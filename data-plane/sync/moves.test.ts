@@ -25,6 +25,7 @@ import { oneKey } from "../mcp/seal.ts";
 import { createCredentials } from "../outgoing-auth/registry.ts";
 import { createLive } from "./apply.ts";
 import { type Sync, startSync } from "./follow.ts";
+import { stateOf } from "./report.ts";
 
 const log = pino({ level: "silent" });
 
@@ -161,5 +162,6 @@ function follow(controlPlanes: readonly string[], stateDirectory?: string): Sync
   const sessions = { all: () => [], end: nothing, size: 0 };
   const live = createLive({ ...auth, sessions, log, allowStdio: false, onMessage: nothing, onChange: nothing });
   const node = { id: "p", instanceId: "1", address: "" };
-  return startSync({ controlPlanes, node, live, sessions, stateDirectory, log, onLive: nothing, onRefused: nothing });
+  const state = () => stateOf(live.runtime, { size: 0 });
+  return startSync({ controlPlanes, node, live, state, stateDirectory, log, onLive: nothing, onRefused: nothing });
 }

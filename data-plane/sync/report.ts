@@ -1,40 +1,61 @@
-// What this proxy tells the control plane of itself.
+// What a proxy tells the control plane of itself.
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { StatusReportSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Runtime } from "../runtime.ts";
 
 type Report = MessageInitShape<typeof StatusReportSchema>;
 
-const linesMax = 20_000;
+/** How a proxy is: plain data, that one process can hand to another. */
+export interface ProxyState {
+  /** Everything that can be told. */
+  readonly report: Report;
+  /** How often it is to be told, milliseconds. */
+  readonly everyMs: number;
+}
 
-/** Writes reports of one stream; views go along only when they differ from the last report. */
-export function createReporter(sessions: { readonly size: number }): (runtime: Runtime) => Report {
-  let lastViews = "";
-  return (runtime) => {
-    const views = [...runtime.virtualServers.values()].map(({ name, view }) => ({
+const linesMax = 20_000;
+const everyMs = { default: 30_000, least: 1_000 };
+
+export function stateOf(runtime: Runtime, sessions: { readonly size: number }): ProxyState {
+  const report: Report = {
+    liveVersion: runtime.version,
+    activeSessions: sessions.size,
+    backends: runtime.backends.map(({ resource, backend: { state, catalog, listedWith } }) => ({
+      name: resource,
+      state: state.state,
+      error: state.error ?? "",
+      protocolVersion: catalog?.facts.protocolVersion ?? "",
+      era: catalog?.facts.era ?? "",
+      listedWith,
+      tools: catalog?.tools.length ?? 0,
+      resources: (catalog?.resources.length ?? 0) + (catalog?.templates.length ?? 0),
+      prompts: catalog?.prompts.length ?? 0,
+    })),
+    views: [...runtime.virtualServers.values()].map(({ name, view }) => ({
       virtualServer: name,
-      entries: view.lines.slice(0, linesMax),
-    }));
-    const text = JSON.stringify(views);
+      entries: view.lines.slice(0, linesMax).map((line) => ({ ...line })),
+    })),
+  };
+  return { report, everyMs: everyMsOf(runtime) };
+}
+
+/** As often as the virtual server wants that wants it most often. */
+function everyMsOf({ virtualServers }: Runtime): number {
+  const wanted = [...virtualServers.values()].flatMap(({ spec }) => {
+    const interval = spec.operational?.failureHandling?.statusReportingInterval;
+    return interval ? [durationMs(interval)] : [];
+  });
+  return Math.max(everyMs.least, Math.min(everyMs.default, ...wanted));
+}
+
+/** Takes out what was told before on the same stream: views go along only when they differ from the last report. */
+export function createReporter(): (state: ProxyState) => Report {
+  let lastViews = "";
+  return ({ report }) => {
+    const text = JSON.stringify(report.views);
     const hasNews = text !== lastViews;
     lastViews = text;
-    return {
-      liveVersion: runtime.version,
-      activeSessions: sessions.size,
-      backends: runtime.backends.map(({ resource, backend: { state, catalog, listedWith } }) => ({
-        name: resource,
-        state: state.state,
-        error: state.error ?? "",
-        protocolVersion: catalog?.facts.protocolVersion ?? "",
-        era: catalog?.facts.era ?? "",
-        listedWith,
-        tools: catalog?.tools.length ?? 0,
-        resources: (catalog?.resources.length ?? 0) + (catalog?.templates.length ?? 0),
-        prompts: catalog?.prompts.length ?? 0,
-      })),
-      views: hasNews
-        ? views.map(({ virtualServer, entries }) => ({ virtualServer, entries: entries.map((line) => ({ ...line })) }))
-        : [],
-    };
+    return hasNews ? report : { ...report, views: [] };
   };
 }

@@ -13,14 +13,12 @@ import {
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { createClient } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
-import type { Runtime } from "../runtime.ts";
 import { createParts } from "./parts.ts";
 import type { Known, Receiver, Request } from "./receiver.ts";
-import { createReporter } from "./report.ts";
+import { createReporter, type ProxyState } from "./report.ts";
 import { type ListSessions, sessionsReport } from "./session-report.ts";
 
 const schemaVersion = 1;
-const reportMs = { default: 30_000, least: 1_000 };
 const reportSoonMs = 100;
 const messageBytesMax = 32 * 1024 * 1024;
 
@@ -30,8 +28,8 @@ const answerMs = 10_000;
 export interface StreamOptions {
   readonly node: { readonly id: string; readonly instanceId: string; readonly address: string };
   readonly receiver: Receiver;
-  readonly runtime: () => Runtime;
-  readonly sessions: { readonly size: number };
+  /** How this proxy is. */
+  readonly state: () => ProxyState;
   /** Tells the control plane which sessions there are. Without it this proxy is not asked. */
   readonly listSessions?: ListSessions | undefined;
   readonly log: Log;
@@ -66,14 +64,14 @@ interface Draining {
 
 /** Connects at once. */
 export function openStream(address: string, options: StreamOptions): Stream {
-  const { receiver, runtime, log } = options;
+  const { receiver, state, log } = options;
   const client = createClient(DiscoveryService, address, grpc.credentials.createInsecure(), channelOptions);
   const call = client.streamSnapshots();
   const answered = Promise.withResolvers<void>();
   const outcome = Promise.withResolvers<Ended | Draining>();
   const parts = createParts();
-  const reports = startReports(() => call.write({ message: { case: "status", value: report(runtime()) } }), runtime);
-  const report = createReporter(options.sessions);
+  const news = createReporter();
+  const reports = startReports(state, (now) => call.write({ message: { case: "status", value: news(now) } }));
   const unanswered = setTimeout(() => end("no answer to the Hello in time"), answerMs);
   let isEnded = false;
 
@@ -165,24 +163,25 @@ interface Reports {
 }
 
 /** Sends now and then, and soon after it is asked to. */
-function startReports(sendReport: () => void, runtime: () => Runtime): Reports {
+function startReports(state: () => ProxyState, send: (now: ProxyState) => void): Reports {
   let soon: NodeJS.Timeout | undefined;
   let periodic: NodeJS.Timeout | undefined;
-  const sendInTime = (): void => {
+  const sendInTime = (everyMs: number): void => {
     periodic = setTimeout(
       () => {
-        sendReport();
-        sendInTime();
+        const now = state();
+        send(now);
+        sendInTime(now.everyMs);
       },
-      reportEveryMs(runtime()) * (0.8 + Math.random() * 0.4),
+      everyMs * (0.8 + Math.random() * 0.4),
     );
   };
-  sendInTime();
+  sendInTime(state().everyMs);
   return {
     soon() {
       soon ??= setTimeout(() => {
         soon = undefined;
-        sendReport();
+        send(state());
       }, reportSoonMs);
     },
     stop() {
@@ -191,15 +190,6 @@ function startReports(sendReport: () => void, runtime: () => Runtime): Reports {
       soon = periodic; // nothing more is sent
     },
   };
-}
-
-/** As often as the virtual server wants that wants it most often. */
-function reportEveryMs({ virtualServers }: Runtime): number {
-  const wanted = [...virtualServers.values()].flatMap(({ spec }) => {
-    const interval = spec.operational?.failureHandling?.statusReportingInterval;
-    return interval ? [durationMs(interval)] : [];
-  });
-  return Math.max(reportMs.least, Math.min(reportMs.default, ...wanted));
 }
 
 // A frozen control plane is noticed within 15 s. Each stream has a connection of its own and no retries: when to try again, and
