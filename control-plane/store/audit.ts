@@ -2,7 +2,7 @@
 // be altered, left out or put in between without it showing; who cuts off the end must forge the head beside the trail too.
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt, Store } from "./store.ts";
+import type { Attempt, AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt, Store } from "./store.ts";
 
 // A line is for people; what a large commit changed in full is in its revision, and vouched for by the digest.
 const changesShownMax = 20;
@@ -20,7 +20,7 @@ const lineSchema = z.object({
   code: z.string(),
   reason: z.string(),
   requestId: z.string(),
-  /** Of the commit; empty for what was denied. */
+  /** Of the commit; empty for what was denied, and for what is no commit. */
   revision: z.string().regex(/^\d{0,19}$/),
   /** Etags before and after, empty where there is none; the first 20. */
   changes: z.array(z.object({ name: z.string(), before: z.string(), after: z.string() })),
@@ -46,6 +46,15 @@ export function lineOfCommit(
   }));
   const outcome = { decision: "allowed", code: "OK", revision: String(commit.revision) } as const;
   return lineAfter(head, { ...commit, ...outcome, changes });
+}
+
+/** The line of a change that is no commit, to come after `head`. */
+export function lineOfChange(
+  head: AuditHead,
+  change: Attempt & { readonly targets: readonly string[]; readonly timeMs: number },
+): AuditLine {
+  const changes = change.targets.map((name) => ({ name, before: "", after: "" }));
+  return lineAfter(head, { ...change, decision: "allowed", code: "OK", revision: "", changes });
 }
 
 /** The line of an attempt that was refused, to come after `head`. */
@@ -120,7 +129,7 @@ function lineAfter(head: AuditHead, said: Said): AuditLine {
     revision,
     changes: changes.slice(0, changesShownMax),
     changeCount: changes.length,
-    changesDigest: hashOf(changes.map(lineOfChange).join("")),
+    changesDigest: hashOf(changes.map(textOfChange).join("")),
   } satisfies AuditEntry);
   return { id, entry, hash: hashOf(entry) };
 }
@@ -133,7 +142,7 @@ function jsonOf(text: string): unknown {
   }
 }
 
-function lineOfChange({ name, before, after }: AuditChange): string {
+function textOfChange({ name, before, after }: AuditChange): string {
   return `${name} ${before} ${after}\n`;
 }
 

@@ -31,7 +31,7 @@ export interface Dialect {
 }
 
 /** The format of the tables that this version reads and writes. */
-export const format = 2;
+export const format = 3;
 
 /** What makes an empty store of the present format. */
 export function tables({ text, integer, bytes, options }: Dialect): string {
@@ -56,6 +56,7 @@ export function tables({ text, integer, bytes, options }: Dialect): string {
       revision ${integer} NOT NULL, name ${text} NOT NULL, before ${bytes}, after ${bytes}, PRIMARY KEY (revision, name)
     ) ${options};
     ${tablesOfFormat2({ text, integer, bytes, options })}
+    ${tablesOfFormat3({ text, integer, bytes, options })}
   `;
 }
 
@@ -65,6 +66,15 @@ export function tablesOfFormat2({ text, integer, options }: Dialect): string {
     CREATE TABLE audit (id ${integer} PRIMARY KEY, entry ${text} NOT NULL, hash ${text} NOT NULL) ${options};
     CREATE TABLE lease (
       name ${text} PRIMARY KEY, holder ${text} NOT NULL, token ${integer} NOT NULL, until_ms ${integer} NOT NULL
+    ) ${options};
+  `;
+}
+
+/** What format 3 has and format 2 had not. */
+export function tablesOfFormat3({ text, integer, options }: Dialect): string {
+  return `
+    CREATE TABLE record (
+      kind ${text} NOT NULL, id ${text} NOT NULL, version ${integer} NOT NULL, body ${text} NOT NULL, PRIMARY KEY (kind, id)
     ) ${options};
   `;
 }

@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Log } from "../../common/log.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
-import { type Database, type Dialect, format, type Query, type Row, tables, type Value } from "./database.ts";
+import { type Database, type Dialect, format, type Query, type Row, tables, tablesOfFormat3, type Value } from "./database.ts";
 import { type PostgresAddress, postgresName, readPostgresAddress } from "./postgres-address.ts";
 import { createSqlStore, type StoreOptions } from "./sql-store.ts";
 import { type Store, StoreError } from "./store.ts";
@@ -136,6 +136,7 @@ async function migrate(query: Query, schema: string): Promise<void> {
   const [present] = await query("SELECT to_regclass('store_format') IS NOT NULL AS is_there");
   if (!present?.is_there) await makeTables(query, schema);
   const [row] = await query("SELECT format FROM store_format");
+  if (row?.format === 2n) return fromFormat2(query);
   if (row?.format !== BigInt(format)) {
     throw new StoreError("unusable", `the store has format ${row?.format}; this version reads and writes ${format}`);
   }
@@ -149,6 +150,11 @@ async function makeTables(query: Query, schema: string): Promise<void> {
   await query("CREATE TABLE store_format (format BIGINT NOT NULL)");
   await query("INSERT INTO store_format (format) VALUES (?)", [format]);
   await query("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0)", [randomUUID()]);
+}
+
+async function fromFormat2(query: Query): Promise<void> {
+  await query(tablesOfFormat3(dialect));
+  await query("UPDATE store_format SET format = ?", [format]);
 }
 
 interface Listening {

@@ -2,9 +2,10 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { cut, lineOfCommit, lineOfDenied } from "./audit.ts";
+import { cut, lineOfChange, lineOfCommit, lineOfDenied } from "./audit.ts";
 import { contentBytes, etagOf } from "./content.ts";
 import type { Database, Query, Value } from "./database.ts";
+import { createRecords } from "./records.ts";
 import {
   type AuditHead,
   type AuditLine,
@@ -141,11 +142,20 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     },
   };
 
+  const records = createRecords(query, (work, by) =>
+    transaction(async (tx) => {
+      const { audit } = await lock(tx);
+      const targets = await work(tx);
+      await append(tx, lineOfChange(audit, { ...by, targets, timeMs: nowMs() }));
+    }),
+  );
+
   return {
     uid,
     watch,
     changesSince,
     leases,
+    records,
     commit: (changes, commitOptions) => transaction((tx) => commit(tx, changes, commitOptions)),
     async get(name) {
       return (await read(query, [name])).get(name);

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { createChangeFeed } from "../change-feed.ts";
-import { type Database, type Dialect, format, type Query, tables, tablesOfFormat2 } from "./database.ts";
+import { type Database, type Dialect, format, type Query, tables, tablesOfFormat2, tablesOfFormat3 } from "./database.ts";
 import { createSqlStore, type StoreOptions } from "./sql-store.ts";
 import { type Store, StoreError } from "./store.ts";
 
@@ -93,7 +93,9 @@ function migrate(db: DatabaseSync): void {
   if (found > format) throw new Error(`it has format ${found}; this version reads up to ${format}`);
   if (found === format) return;
   db.exec("BEGIN IMMEDIATE");
-  db.exec(found === 0 ? tables(dialect) : fromFormat1);
+  if (found === 0) db.exec(tables(dialect));
+  if (found === 1) db.exec(fromFormat1);
+  if (found === 1 || found === 2) db.exec(tablesOfFormat3(dialect));
   db.prepare("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0) ON CONFLICT DO NOTHING").run(randomUUID());
   db.exec(`PRAGMA user_version = ${format}; COMMIT`);
 }

@@ -209,6 +209,60 @@ for (const { name, open, share, tamper } of drivers) {
     assert.deepEqual((await store.auditTrail(3n, 1)).lines, []);
   });
 
+  test(`${name}: records change together or not at all, with a line in the audit trail`, async () => {
+    await using store = await open();
+    const { records } = store;
+    await records.change(
+      ["a", "b"].map((id) => ({ kind: "tokens", id, body: `first ${id}`, expectedVersion: 0n })),
+      by,
+    );
+    const both = (b: bigint) =>
+      records.change(
+        [
+          { kind: "tokens", id: "a", body: "second a", expectedVersion: 1n },
+          { kind: "tokens", id: "b", body: undefined, expectedVersion: b },
+        ],
+        { ...by, method: "Second" },
+      );
+    await assert.rejects(both(7n), { code: "conflict", resource: "tokens/b" });
+    assert.deepEqual(
+      (await records.list("tokens")).map(({ id, version, body }) => `${id} ${version} ${body}`),
+      ["a 1 first a", "b 1 first b"],
+    );
+    await both(1n);
+    assert.deepEqual(await records.list("tokens"), [{ kind: "tokens", id: "a", version: 2n, body: "second a" }]);
+    assert.deepEqual(await records.list("others"), []);
+    assert.equal(await records.get("tokens", "b"), undefined);
+    await assert.rejects(records.change([{ kind: "tokens", id: "a", body: "again", expectedVersion: 0n }], by), {
+      code: "conflict",
+    });
+    const entries = (await store.auditTrail(0n, 10)).lines.map(readEntry);
+    assert.deepEqual(
+      entries.map(({ method, decision, code, revision, changes }) => [
+        ...[method, decision, code, revision],
+        ...changes.map((one) => one.name),
+      ]),
+      [
+        ["Test", "allowed", "OK", "", "tokens/a", "tokens/b"],
+        ["Second", "allowed", "OK", "", "tokens/a", "tokens/b"],
+      ],
+    );
+    assert.equal((await verifyAudit(store)).fault, undefined);
+    assert.equal((await store.list()).revision, 0n);
+  });
+
+  test(`${name}: of those who change a record at once, one does`, async () => {
+    await using store = await open();
+    await using other = await share(store);
+    await store.records.change([{ kind: "k", id: "1", body: "0" }], by);
+    const tries = [store, other, store, other].map((one, at) =>
+      one.records.change([{ kind: "k", id: "1", body: String(at), expectedVersion: 1n }], by),
+    );
+    const outcomes = await Promise.allSettled(tries);
+    assert.equal(outcomes.filter(({ status }) => status === "fulfilled").length, 1);
+    assert.equal((await store.records.get("k", "1"))?.version, 2n);
+  });
+
   test(`${name}: of the audit trail the newest lines are kept, and still fit`, async () => {
     await using store = await open({ auditLinesKept: 2 });
     for (const description of ["1", "2", "3"]) await store.commit([put(group("g", description))], by);

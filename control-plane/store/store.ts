@@ -43,6 +43,34 @@ export interface Store extends AsyncDisposable {
 
   /** For what only one control plane may do at a time. */
   readonly leases: Leases;
+
+  /** What control planes remember beside what is declared, such as the certificates they issued: it has no revision, and no proxy gets it. */
+  readonly records: Records;
+}
+
+/** Small texts by kind and id, that change together or not at all. */
+export interface Records {
+  /** Undefined: there is none. */
+  get(kind: string, id: string): Promise<StoredRecord | undefined>;
+  /** All of a kind, sorted by id. Who writes them bounds them. */
+  list(kind: string): Promise<StoredRecord[]>;
+  /** Makes all changes or none, and writes one line of the audit trail with them. Throws StoreError `conflict` when a version is another. */
+  change(changes: readonly RecordChange[], by: Attempt): Promise<void>;
+}
+
+export interface StoredRecord {
+  readonly kind: string;
+  readonly id: string;
+  /** Counts from 1 with every change of this record. */
+  readonly version: bigint;
+  readonly body: string;
+}
+
+export interface RecordChange extends Pick<StoredRecord, "kind" | "id"> {
+  /** Undefined deletes. */
+  readonly body: string | undefined;
+  /** Refused when it is another by now; 0: when there is one. Undefined: not checked. */
+  readonly expectedVersion?: bigint | undefined;
 }
 
 export interface Change {
