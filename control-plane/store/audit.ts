@@ -2,7 +2,7 @@
 // be altered, left out or put in between without it showing; who cuts off the end must forge the head beside the trail too.
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { Attempt, AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt, Store } from "./store.ts";
+import type { AuditHead, AuditLine, Changed, CommitOptions, DeniedAttempt, Store, UncommittedChange } from "./store.ts";
 
 // A line is for people; what a large commit changed in full is in its revision, and vouched for by the digest.
 const changesShownMax = 20;
@@ -49,12 +49,9 @@ export function lineOfCommit(
 }
 
 /** The line of a change that is no commit, to come after `head`. */
-export function lineOfChange(
-  head: AuditHead,
-  change: Attempt & { readonly targets: readonly string[]; readonly timeMs: number },
-): AuditLine {
+export function lineOfChange(head: AuditHead, change: UncommittedChange & { readonly timeMs: number }): AuditLine {
   const changes = change.targets.map((name) => ({ name, before: "", after: "" }));
-  return lineAfter(head, { ...change, decision: "allowed", code: "OK", revision: "", changes });
+  return lineAfter(head, { code: "OK", ...change, decision: "allowed", revision: "", changes });
 }
 
 /** The line of an attempt that was refused, to come after `head`. */

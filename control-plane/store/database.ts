@@ -31,7 +31,7 @@ export interface Dialect {
 }
 
 /** The format of the tables that this version reads and writes. */
-export const format = 3;
+export const format = 4;
 
 /** What makes an empty store of the present format. */
 export function tables({ text, integer, bytes, options }: Dialect): string {
@@ -55,13 +55,19 @@ export function tables({ text, integer, bytes, options }: Dialect): string {
     CREATE TABLE change (
       revision ${integer} NOT NULL, name ${text} NOT NULL, before ${bytes}, after ${bytes}, PRIMARY KEY (revision, name)
     ) ${options};
-    ${tablesOfFormat2({ text, integer, bytes, options })}
-    ${tablesOfFormat3({ text, integer, bytes, options })}
+    ${tablesSince(1, { text, integer, bytes, options })}
   `;
 }
 
-/** What format 2 has and format 1 had not. */
-export function tablesOfFormat2({ text, integer, options }: Dialect): string {
+/** What later formats than this have besides. */
+export function tablesSince(found: number, dialect: Dialect): string {
+  return [tablesOfFormat2, tablesOfFormat3, tablesOfFormat4]
+    .slice(found - 1)
+    .map((tablesOf) => tablesOf(dialect))
+    .join("");
+}
+
+function tablesOfFormat2({ text, integer, options }: Dialect): string {
   return `
     CREATE TABLE audit (id ${integer} PRIMARY KEY, entry ${text} NOT NULL, hash ${text} NOT NULL) ${options};
     CREATE TABLE lease (
@@ -70,11 +76,18 @@ export function tablesOfFormat2({ text, integer, options }: Dialect): string {
   `;
 }
 
-/** What format 3 has and format 2 had not. */
-export function tablesOfFormat3({ text, integer, options }: Dialect): string {
+function tablesOfFormat3({ text, integer, options }: Dialect): string {
   return `
     CREATE TABLE record (
       kind ${text} NOT NULL, id ${text} NOT NULL, version ${integer} NOT NULL, body ${text} NOT NULL, PRIMARY KEY (kind, id)
+    ) ${options};
+  `;
+}
+
+function tablesOfFormat4({ text, integer, bytes, options }: Dialect): string {
+  return `
+    CREATE TABLE catalog (
+      name ${text} PRIMARY KEY, version ${integer} NOT NULL, body ${bytes} NOT NULL, time_ms ${integer} NOT NULL
     ) ${options};
   `;
 }

@@ -139,16 +139,17 @@ test("a store of another format is refused", { skip }, async () => {
   const address = server.freshUrl();
   await (await open(address))[Symbol.asyncDispose]();
   await server.sql(address, "UPDATE store_format SET format = 99");
-  await assert.rejects(open(address), { code: "unusable", message: /format 99; this version reads and writes 3/ });
+  await assert.rejects(open(address), { code: "unusable", message: /format 99; this version reads and writes 4/ });
 });
 
 test("a store of the format before is taken over", { skip }, async () => {
   const address = server.freshUrl();
   await (await open(address))[Symbol.asyncDispose]();
-  await server.sql(address, "DROP TABLE record; UPDATE store_format SET format = 2");
+  await server.sql(address, "DROP TABLE record; DROP TABLE catalog; UPDATE store_format SET format = 2");
   await using store = await open(address);
   await store.records.change([{ kind: "k", id: "1", body: "kept" }], by);
   assert.equal((await store.records.get("k", "1"))?.body, "kept");
+  assert.deepEqual(await store.catalogs.list(), []);
 });
 
 /** How many sessions run, or ran last, a statement like this. */

@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Log } from "../../common/log.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
-import { type Database, type Dialect, format, type Query, type Row, tables, tablesOfFormat3, type Value } from "./database.ts";
+import { type Database, type Dialect, format, type Query, type Row, tables, tablesSince, type Value } from "./database.ts";
 import { type PostgresAddress, postgresName, readPostgresAddress } from "./postgres-address.ts";
 import { createSqlStore, type StoreOptions } from "./sql-store.ts";
 import { type Store, StoreError } from "./store.ts";
@@ -136,7 +136,12 @@ async function migrate(query: Query, schema: string): Promise<void> {
   const [present] = await query("SELECT to_regclass('store_format') IS NOT NULL AS is_there");
   if (!present?.is_there) await makeTables(query, schema);
   const [row] = await query("SELECT format FROM store_format");
-  if (row?.format === 2n) return fromFormat2(query);
+  const found = Number(row?.format);
+  if (found === 2 || found === 3) {
+    await run(query, tablesSince(found, dialect));
+    await query("UPDATE store_format SET format = ?", [format]);
+    return;
+  }
   if (row?.format !== BigInt(format)) {
     throw new StoreError("unusable", `the store has format ${row?.format}; this version reads and writes ${format}`);
   }
@@ -146,15 +151,14 @@ async function makeTables(query: Query, schema: string): Promise<void> {
   // Asked first, because even IF NOT EXISTS wants the right to make one.
   const [found] = await query("SELECT to_regnamespace(?) IS NOT NULL AS is_there", [schema]);
   if (!found?.is_there) await query(`CREATE SCHEMA ${schema}`);
-  for (const statement of tables(dialect).split(";")) if (statement.trim() !== "") await query(statement);
+  await run(query, tables(dialect));
   await query("CREATE TABLE store_format (format BIGINT NOT NULL)");
   await query("INSERT INTO store_format (format) VALUES (?)", [format]);
   await query("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0)", [randomUUID()]);
 }
 
-async function fromFormat2(query: Query): Promise<void> {
-  await query(tablesOfFormat3(dialect));
-  await query("UPDATE store_format SET format = ?", [format]);
+async function run(query: Query, statements: string): Promise<void> {
+  for (const statement of statements.split(";")) if (statement.trim() !== "") await query(statement);
 }
 
 interface Listening {

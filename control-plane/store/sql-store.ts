@@ -3,6 +3,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { cut, lineOfChange, lineOfCommit, lineOfDenied } from "./audit.ts";
+import { createCatalogShelf } from "./catalogs.ts";
 import { contentBytes, etagOf } from "./content.ts";
 import type { Database, Query, Value } from "./database.ts";
 import { createRecords } from "./records.ts";
@@ -128,6 +129,20 @@ export async function createSqlStore(database: Database, options: StoreOptions):
       );
       return rows[0] === undefined ? undefined : { lease: name, token: rows[0].token as bigint };
     },
+    async claim(names, { holder, ttlMs }) {
+      const held: string[] = [];
+      for (const part of batches(names)) {
+        const rows = await query(
+          `INSERT INTO lease (name, holder, token, until_ms) VALUES ${tuples(part.length, 3, `, ${database.clock} + ${Number(ttlMs)}`)}
+           ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms,
+             token = lease.token + CASE WHEN lease.holder = excluded.holder THEN 0 ELSE 1 END
+           WHERE lease.until_ms <= ${database.clock} OR lease.holder = excluded.holder RETURNING name`,
+          part.flatMap((name) => [name, holder, 1]),
+        );
+        held.push(...rows.map(({ name }) => String(name)));
+      }
+      return held;
+    },
     async renew({ lease, token }, ttlMs) {
       const rows = await query(
         `UPDATE lease SET until_ms = ${database.clock} + ?
@@ -140,6 +155,10 @@ export async function createSqlStore(database: Database, options: StoreOptions):
       // The row stays, so that the next token is higher.
       await query("UPDATE lease SET until_ms = 0 WHERE name = ? AND token = ?", [lease, token]);
     },
+    async disclaim(names, holder) {
+      for (const part of batches(names))
+        await query(`UPDATE lease SET until_ms = 0 WHERE holder = ? AND name IN ${placeholders(part.length)}`, [holder, ...part]);
+    },
   };
 
   const records = createRecords(query, (work, by) =>
@@ -149,6 +168,17 @@ export async function createSqlStore(database: Database, options: StoreOptions):
       await append(tx, lineOfChange(audit, { ...by, targets, timeMs: nowMs() }));
     }),
   );
+  const catalogs = createCatalogShelf(database, {
+    nowMs,
+    async append(tx, lines) {
+      let { audit } = await lock(tx);
+      for (const line of lines) {
+        const next = lineOfChange(audit, { ...line, timeMs: nowMs() });
+        await append(tx, next);
+        audit = next;
+      }
+    },
+  });
 
   return {
     uid,
@@ -156,6 +186,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     changesSince,
     leases,
     records,
+    catalogs,
     commit: (changes, commitOptions) => transaction((tx) => commit(tx, changes, commitOptions)),
     async get(name) {
       return (await read(query, [name])).get(name);
@@ -297,9 +328,11 @@ function placeholders(count: number): string {
   return `(${Array(count).fill("?").join(", ")})`;
 }
 
-/** `(?, ?), (?, ?)` */
-function tuples(count: number, width: number): string {
-  return Array(count).fill(placeholders(width)).join(", ");
+/** `(?, ?), (?, ?)`; `more` goes to the end of each. */
+function tuples(count: number, width: number, more = ""): string {
+  return Array(count)
+    .fill(`${placeholders(width).slice(0, -1)}${more})`)
+    .join(", ");
 }
 
 function encoded(resource: Resource | undefined): Value {

@@ -62,7 +62,7 @@ test("a file of the format before is taken over with its history", async () => {
 });
 
 for (const [what, spoil, wanted] of [
-  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 3/],
+  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 4/],
   ["that is something else", (file: string) => writeFile(file, "kind: Group\n".repeat(1_000)), /the file is no store/],
   ["that was cut off", async (file: string) => truncate(file, (await stat(file)).size / 2), /the file is damaged/],
 ] as const) {

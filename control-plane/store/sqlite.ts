@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { createChangeFeed } from "../change-feed.ts";
-import { type Database, type Dialect, format, type Query, tables, tablesOfFormat2, tablesOfFormat3 } from "./database.ts";
+import { type Database, type Dialect, format, type Query, tables, tablesSince } from "./database.ts";
 import { createSqlStore, type StoreOptions } from "./sql-store.ts";
 import { type Store, StoreError } from "./store.ts";
 
@@ -95,7 +95,7 @@ function migrate(db: DatabaseSync): void {
   db.exec("BEGIN IMMEDIATE");
   if (found === 0) db.exec(tables(dialect));
   if (found === 1) db.exec(fromFormat1);
-  if (found === 1 || found === 2) db.exec(tablesOfFormat3(dialect));
+  if (found > 0) db.exec(tablesSince(found, dialect));
   db.prepare("INSERT INTO meta (id, store_uid, revision) VALUES (1, ?, 0) ON CONFLICT DO NOTHING").run(randomUUID());
   db.exec(`PRAGMA user_version = ${format}; COMMIT`);
 }
@@ -107,7 +107,6 @@ const fromFormat1 = `
   UPDATE meta SET forgotten = coalesce((SELECT min(id) FROM revision) - 1, revision);
   ALTER TABLE revision ADD COLUMN actor TEXT NOT NULL DEFAULT '';
   ALTER TABLE revision ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
-  ${tablesOfFormat2(dialect)}
 `;
 
 /** Better no control plane than one that pushes what is left of a damaged file. */

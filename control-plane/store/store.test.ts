@@ -368,6 +368,70 @@ for (const { name, open, share, tamper } of drivers) {
     const { fault, head } = await verifyAudit(first);
     assert.deepEqual([fault, head.id], [undefined, BigInt(each * 4)]);
   });
+
+  test(`${name}: a catalog takes the place of the version that was read, with lines of the audit trail`, async () => {
+    await using store = await open({ nowMs: () => 7 });
+    const { catalogs } = store;
+    const seen = { ...by, code: "FIRST_SEEN", targets: ["echo"] };
+    assert.equal(await catalogs.put({ name: "b", body: Buffer.from("1") }, { expectedVersion: 0n, lines: [seen, seen] }), 1n);
+    assert.equal(await catalogs.put({ name: "a", body: Buffer.from("2") }, { expectedVersion: 0n, lines: [] }), 1n);
+    for (const expectedVersion of [0n, 2n])
+      await assert.rejects(catalogs.put({ name: "b", body: Buffer.from("lost") }, { expectedVersion, lines: [seen] }), {
+        code: "conflict",
+      });
+    assert.equal(await catalogs.put({ name: "b", body: Buffer.from("3") }, { expectedVersion: 1n, lines: [] }), 2n);
+    assert.deepEqual(
+      (await catalogs.list()).map(({ name: one, version, body, timeMs }) => [one, version, Buffer.from(body).toString(), timeMs]),
+      [
+        ["a", 1n, "2", 7],
+        ["b", 2n, "3", 7],
+      ],
+    );
+    assert.deepEqual([...(await catalogs.versions())].sort(), [
+      ["a", 1n],
+      ["b", 2n],
+    ]);
+    const { lines } = await store.auditTrail(0n, 10);
+    const entries = lines.map((line) => readEntry(line));
+    assert.deepEqual(
+      entries.map(({ code, decision, revision, changes }) => [code, decision, revision, changes[0]?.name]),
+      Array(2).fill(["FIRST_SEEN", "allowed", "", "echo"]),
+    );
+    assert.equal((await verifyAudit(store)).fault, undefined);
+    await catalogs.remove(["b", "unknown"]);
+    assert.equal(await catalogs.get("b"), undefined);
+    assert.equal((await catalogs.get("a"))?.version, 1n);
+    assert.equal((await store.list()).revision, 0n, "nothing of it is a commit");
+  });
+
+  test(`${name}: another process hears of a catalog, and finds it`, async () => {
+    await using store = await open();
+    const other = await share(store);
+    const heard = other.catalogs.changed(AbortSignal.timeout(5_000));
+    await store.catalogs.put({ name: "a", body: Buffer.from("1") }, { expectedVersion: 0n, lines: [] });
+    await heard;
+    assert.equal((await other.catalogs.get("a"))?.version, 1n);
+    if (other !== store) await other[Symbol.asyncDispose]();
+  });
+
+  test(`${name}: what one holder claims no other has, until it runs out or is let go`, async () => {
+    let now = 1_000;
+    await using store = await open({ nowMs: () => now });
+    const { leases } = store;
+    const claim = async (holder: string, names: readonly string[]) => (await leases.claim(names, { holder, ttlMs: 150 })).sort();
+    const many = Array.from({ length: 1200 }, (_, i) => `w/${i}`);
+    assert.equal((await claim("one", many)).length, many.length);
+    assert.deepEqual(await claim("two", ["w/1", "w/new"]), ["w/new"]);
+    assert.deepEqual(await claim("one", ["w/1", "w/new"]), ["w/1"], "renewed");
+    await leases.disclaim(["w/1"], "two");
+    assert.deepEqual(await claim("two", ["w/1"]), [], "nobody lets go of what another holds");
+    await leases.disclaim(["w/1"], "one");
+    assert.deepEqual(await claim("two", ["w/1"]), ["w/1"]);
+    now += 200;
+    if (name === "postgres") await new Promise((resolve) => setTimeout(resolve, 200)); // its own clock
+    assert.deepEqual(await claim("two", ["w/2"]), ["w/2"]);
+    assert.deepEqual(await claim("one", []), []);
+  });
 }
 
 function sqliteInMemory(): Driver {

@@ -46,6 +46,9 @@ export interface Store extends AsyncDisposable {
 
   /** What control planes remember beside what is declared, such as the certificates they issued: it has no revision, and no proxy gets it. */
   readonly records: Records;
+
+  /** What backends offer, as proxies last saw it: it has no revision, because nobody declares it. */
+  readonly catalogs: CatalogShelf;
 }
 
 /** Small texts by kind and id, that change together or not at all. */
@@ -71,6 +74,46 @@ export interface RecordChange extends Pick<StoredRecord, "kind" | "id"> {
   readonly body: string | undefined;
   /** Refused when it is another by now; 0: when there is one. Undefined: not checked. */
   readonly expectedVersion?: bigint | undefined;
+}
+
+/** One entry for each name; the last that was put there. */
+export interface CatalogShelf {
+  /** All of them, sorted by name. */
+  list(): Promise<CatalogEntry[]>;
+  /** Which there are, and which version of each; without what they hold. */
+  versions(): Promise<ReadonlyMap<string, bigint>>;
+  /** Undefined: there is none. */
+  get(name: string): Promise<CatalogEntry | undefined>;
+  /**
+   * Puts one in the place of the version that is named (0: of none), with lines of the audit trail; gives its own version.
+   * Throws StoreError `conflict` when another is there by now.
+   */
+  put(entry: Pick<CatalogEntry, "name" | "body">, options: PutOptions): Promise<bigint>;
+  /** Takes away those that are there. */
+  remove(names: readonly string[]): Promise<void>;
+  /** Resolves when one may have been put or removed, here or by another control plane, or when the signal aborts. */
+  changed(signal: AbortSignal): Promise<void>;
+}
+
+export interface CatalogEntry {
+  readonly name: string;
+  /** Counts from 1 with every change. */
+  readonly version: bigint;
+  readonly body: Uint8Array;
+  /** When it was put there. */
+  readonly timeMs: number;
+}
+
+export interface PutOptions {
+  readonly expectedVersion: bigint;
+  readonly lines: readonly UncommittedChange[];
+}
+
+/** Something that is no commit, for the audit trail. */
+export interface UncommittedChange extends Attempt {
+  /** What became of it, for machines. Default: `OK`. */
+  readonly code?: string;
+  readonly targets: readonly string[];
 }
 
 export interface Change {
@@ -153,10 +196,14 @@ export interface AuditLine extends AuditHead {
 export interface Leases {
   /** Takes what nobody holds, until it runs out. Undefined: somebody holds it. The token is higher than any before it. */
   acquire(name: string, claim: { readonly holder: string; readonly ttlMs: number }): Promise<Fence | undefined>;
+  /** Takes or renews those that nobody else holds, for one holder; gives which it holds now. */
+  claim(names: readonly string[], claim: { readonly holder: string; readonly ttlMs: number }): Promise<string[]>;
   /** False: it has run out, or somebody else has it. */
   renew(fence: Fence, ttlMs: number): Promise<boolean>;
   /** Does nothing when it is somebody else's by now. */
   release(fence: Fence): Promise<void>;
+  /** Lets go of those of these names that the holder claimed. */
+  disclaim(names: readonly string[], holder: string): Promise<void>;
 }
 
 /** That somebody holds, or has held, a lease. */
