@@ -7,11 +7,12 @@ import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/ad
 import { DiscoveryService } from "../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { addService } from "../proto/grpc.ts";
+import { toResourceChange } from "./admin/declare.ts";
 import { createEditor, replacement } from "./admin/edit.ts";
 import { AdminError } from "./admin/errors.ts";
 import { listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
-import { adminHandlers, toResourceChange } from "./admin/server.ts";
+import { adminHandlers } from "./admin/server.ts";
 import { createDiscovery } from "./discovery/discovery.ts";
 import { fileMemory } from "./discovery/memory.ts";
 import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";

@@ -83,6 +83,7 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
       "data-plane/sync/",
       "cli/vmcpctl/",
       "test/support/proxy-streams.ts",
+      "test/support/admin-plane.ts",
     ],
     why: "the planes meet over the contract and nowhere else",
   },

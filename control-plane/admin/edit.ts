@@ -6,7 +6,16 @@ import { blocking, problemLine } from "../compiler/problem-text.ts";
 import { type Reconciler, snapshotBytesMax } from "../reconcile.ts";
 import { isRevocationName } from "../resource-names.ts";
 import { contentBytes, etagOf } from "../store/content.ts";
-import { type Attempt, type Change, type Changed, type Listing, type Store, StoreError } from "../store/store.ts";
+import {
+  type Answering,
+  type Attempt,
+  type Change,
+  type Changed,
+  type Commit,
+  type Listing,
+  type Store,
+  StoreError,
+} from "../store/store.ts";
 import { AdminError, problemsError } from "./errors.ts";
 
 // Edits run one after the other; more than this waiting means that somebody loops.
@@ -29,6 +38,12 @@ export interface EditOptions extends Attempt {
   readonly validateOnly?: boolean;
   /** How problems that the change causes are reported: a delete breaks what refers to it, an apply is itself wrong. */
   readonly onProblems?: "INVALID_RESOURCES" | "IN_USE";
+  /** The answer to keep with the commit. Its version is that of the commit by itself, though others may settle with it. */
+  readonly answer?: KeptAnswer | undefined;
+}
+
+export interface KeptAnswer extends Omit<Answering, "encode"> {
+  encode(edited: Edited): Uint8Array;
 }
 
 export interface Edited {
@@ -46,7 +61,7 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
   let last: Promise<unknown> = Promise.resolve();
 
   async function attempt(plan: Plan, options: EditOptions): Promise<Edited> {
-    const { validateOnly = false, onProblems = "INVALID_RESOURCES", ...by } = options;
+    const { validateOnly = false, onProblems = "INVALID_RESOURCES", answer, ...by } = options;
     const present = await store.list();
     const changes = await plan(present);
     const preview = previewOf(present, changes);
@@ -56,12 +71,23 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
     const compiled = reconciler.compile(preview.resources);
     if (compiled.bytes > snapshotBytesMax) throw tooLarge(compiled.bytes);
     const touched = new Set(preview.changes.map(({ name }) => name));
-    const warnings = [...problems, ...compiled.warnings].filter(({ resource = "" }) => resource === "" || touched.has(resource));
-    const result = validateOnly ? preview : await store.commit(changes, { ...by, expectedRevision: present.revision });
-    const built = reconciler.current();
-    const unchanged = built && Buffer.compare(built.digest, compiled.digest) === 0;
-    const version = unchanged ? built.version : snapshotVersion(result.revision, compiled.digest);
-    return { revision: result.revision, version, changes: result.changes, warnings: warnings.map(problemLine) };
+    const warned = [...problems, ...compiled.warnings].filter(({ resource = "" }) => resource === "" || touched.has(resource));
+    const warnings = warned.map(problemLine);
+
+    function toEdited({ revision, changes: made }: Commit): Edited {
+      const built = reconciler.current();
+      const unchanged = built && Buffer.compare(built.digest, compiled.digest) === 0;
+      return {
+        revision,
+        version: unchanged ? built.version : snapshotVersion(revision, compiled.digest),
+        changes: made,
+        warnings,
+      };
+    }
+
+    if (validateOnly) return toEdited(preview);
+    const kept = answer && { ...answer, encode: (commit: Commit) => answer.encode(toEdited(commit)) };
+    return toEdited(await store.commit(changes, { ...by, expectedRevision: present.revision, answer: kept }));
   }
 
   async function retried(plan: Plan, options: EditOptions): Promise<Edited> {
@@ -97,12 +123,14 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
 
 /** What makes the declared resources exactly these; revocations of sessions stay. */
 export function replacement(present: Listing, resources: readonly Resource[]): Change[] {
+  return [...resources.map((resource) => ({ name: resource.name, resource })), ...pruned(present, resources)];
+}
+
+/** What deletes everything that is declared and not among these; revocations of sessions stay. */
+export function pruned(present: Listing, resources: readonly Resource[]): Change[] {
   const kept = new Set(resources.map(({ name }) => name));
   const gone = present.resources.filter(({ name }) => !kept.has(name) && !isRevocationName(name));
-  return [
-    ...resources.map((resource) => ({ name: resource.name, resource })),
-    ...gone.map(({ name }) => ({ name, resource: undefined })),
-  ];
+  return gone.map(({ name }) => ({ name, resource: undefined }));
 }
 
 /** The set as it would be, checked against the etags that the changes expect. */

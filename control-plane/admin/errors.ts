@@ -3,9 +3,16 @@ import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufb
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
-import { BadRequestSchema, ErrorInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  ResourceInfoSchema,
+  RetryInfoSchema,
+} from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import { fieldOf, problemLine } from "../compiler/problem-text.ts";
+import { parseName } from "../resource-names.ts";
 import type { Problem } from "../resources/problems.ts";
 import { StoreError } from "../store/store.ts";
 
@@ -13,7 +20,9 @@ import { StoreError } from "../store/store.ts";
 export type AdminErrorReason =
   | "INVALID_REQUEST"
   | "INVALID_RESOURCES"
+  | "REQUEST_ID_REUSED"
   | "NOT_FOUND"
+  | "ALREADY_EXISTS"
   | "ETAG_MISMATCH"
   | "REVISION_MISMATCH"
   | "IN_USE"
@@ -28,7 +37,9 @@ export type AdminErrorReason =
 const codes = {
   INVALID_REQUEST: status.INVALID_ARGUMENT,
   INVALID_RESOURCES: status.INVALID_ARGUMENT,
+  REQUEST_ID_REUSED: status.INVALID_ARGUMENT,
   NOT_FOUND: status.NOT_FOUND,
+  ALREADY_EXISTS: status.ALREADY_EXISTS,
   ETAG_MISMATCH: status.ABORTED,
   REVISION_MISMATCH: status.ABORTED,
   IN_USE: status.FAILED_PRECONDITION,
@@ -97,7 +108,7 @@ function adopt(error: unknown): AdminError | undefined {
   if (error instanceof AdminError) return error;
   if (!(error instanceof StoreError)) return undefined;
   const metadata = error.resource === undefined ? {} : { resource: error.resource };
-  if (error.code === "conflict") return new AdminError("ETAG_MISMATCH", error.message, { metadata });
+  if (error.code === "conflict" || error.code === "repeated") return new AdminError("ETAG_MISMATCH", error.message, { metadata });
   if (error.code === "compacted") return new AdminError("CHANGES_FORGOTTEN", `${error.message}; list again`);
   if (error.code === "uncertain") {
     const message =
@@ -119,10 +130,30 @@ function wire(error: AdminError): Partial<ServiceError> & { code: status; detail
     }));
     details.push(packed(BadRequestSchema, { fieldViolations }));
   }
+  details.push(...furtherDetails(error, code));
   const metadata = new Metadata();
   const message = error.message.slice(0, 1000);
   metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, message, details }))));
   return { code, details: message, metadata };
+}
+
+// Somebody else's turn takes milliseconds; a database that comes back takes seconds.
+const retryAfterSeconds: Partial<Record<AdminErrorReason, number>> = { BUSY: 1, STORE_UNAVAILABLE: 2 };
+
+/** What clients that know nothing of our reasons understand (AIP-193). */
+function furtherDetails({ reason, message, metadata }: AdminError, code: status) {
+  const { resource = "" } = metadata;
+  const description = message.slice(0, descriptionCharactersMax);
+  const details = [];
+  if (code === status.ABORTED || code === status.FAILED_PRECONDITION)
+    details.push(packed(PreconditionFailureSchema, { violations: [{ type: reason, subject: resource, description }] }));
+  if (resource !== "") {
+    const resourceType = `vmcp.dev/${parseName(resource)?.kind ?? "resources"}`;
+    details.push(packed(ResourceInfoSchema, { resourceType, resourceName: resource, description }));
+  }
+  const seconds = retryAfterSeconds[reason];
+  if (seconds !== undefined) details.push(packed(RetryInfoSchema, { retryDelay: { seconds: BigInt(seconds) } }));
+  return details;
 }
 
 function packed<D extends DescMessage>(schema: D, init: MessageInitShape<D>) {

@@ -9,10 +9,12 @@ import {
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { isRevocationName } from "../resource-names.ts";
 import { listingAt } from "../store/past.ts";
-import { type Attempt, type Change, type Listing, type Revision, type Store, StoreError } from "../store/store.ts";
-import { type Edited, type Editor, replacement } from "./edit.ts";
+import { type Change, type Listing, type Revision, type Store, StoreError } from "../store/store.ts";
+import { toResourceChange } from "./declare.ts";
+import { type Edited, replacement } from "./edit.ts";
 import { AdminError } from "./errors.ts";
-import { checkPageSize, checkPosition, invalid } from "./requests.ts";
+import { checkPageSize, checkPosition, checkRevision, invalid } from "./requests.ts";
+import type { Write } from "./write.ts";
 
 /** One page, newest first. */
 export async function revisionsPage(store: Store, { pageSize, pageToken }: ListRevisionsRequest) {
@@ -34,38 +36,38 @@ export async function revisionOf(store: Store, { revision }: GetRevisionRequest)
   return { revision: toRevision(found), changes: commit.changes };
 }
 
-export interface RolledBack extends Edited {
-  readonly restoredRevision: bigint;
-}
-
-/** Commits what was declared at a revision. Throws AdminError or StoreError; nothing has changed then. */
-export async function rollBack(
-  { store, editor }: { readonly store: Store; readonly editor: Editor },
-  { revision, validateOnly, reason, expectedRevision }: RollbackResourcesRequest,
-  by: Omit<Attempt, "reason">,
-): Promise<RolledBack> {
+/** Commits what was declared at a revision. */
+export function rollBack(store: Store, { revision, reason, expectedRevision }: RollbackResourcesRequest) {
+  const where = revision === 0n ? "undo the last change" : `roll back to r${revision}`;
   let restoredRevision = revision;
 
   async function plan(present: Listing): Promise<Change[]> {
-    if (expectedRevision !== 0n && expectedRevision !== present.revision)
-      throw new AdminError("REVISION_MISMATCH", `the store is at revision ${present.revision}, not ${expectedRevision}`);
-    restoredRevision = revision === 0n ? await beforeLastChange(store, present.revision) : revision;
-    const past = await listingAt(store, present, restoredRevision);
-    // A revocation is no configuration: to undo one would bring back what somebody ended.
-    return replacement(
-      present,
-      past.resources.filter(({ name }) => !isRevocationName(name)),
-    );
+    checkRevision(present, expectedRevision);
+    try {
+      restoredRevision = revision === 0n ? await beforeLastChange(store, present.revision) : revision;
+      const past = await listingAt(store, present, restoredRevision);
+      // A revocation is no configuration: to undo one would bring back what somebody ended.
+      return replacement(
+        present,
+        past.resources.filter(({ name }) => !isRevocationName(name)),
+      );
+    } catch (error) {
+      if (!(error instanceof StoreError) || error.code !== "compacted") throw error;
+      throw new AdminError("CHANGES_FORGOTTEN", `can't go back to revision ${restoredRevision}: ${error.message}`);
+    }
   }
 
-  const where = revision === 0n ? "undo the last change" : `roll back to r${revision}`;
-  const because = reason === "" ? where : `${where}: ${reason}`;
-  try {
-    return { ...(await editor.edit(plan, { ...by, reason: because, validateOnly })), restoredRevision };
-  } catch (error) {
-    if (!(error instanceof StoreError) || error.code !== "compacted") throw error;
-    throw new AdminError("CHANGES_FORGOTTEN", `can't go back to revision ${restoredRevision}: ${error.message}`);
-  }
+  return {
+    plan,
+    reason: reason === "" ? where : `${where}: ${reason}`,
+    targets: [],
+    toAnswer: ({ changes, warnings, ...edited }: Edited) => ({
+      ...edited,
+      restoredRevision,
+      warnings: [...warnings],
+      changes: changes.map(toResourceChange).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    }),
+  } satisfies Write<unknown>;
 }
 
 /** The revision before the newest commit that changed what is declared. */

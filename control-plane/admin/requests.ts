@@ -1,6 +1,7 @@
 // What a request must look like before anything is read or written.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { type Kind, kinds, type ParsedName, parseName, specCaseOf } from "../resource-names.ts";
+import type { Listing } from "../store/store.ts";
 import { AdminError, type FieldViolation } from "./errors.ts";
 
 const resourcesMax = 1000;
@@ -31,6 +32,14 @@ export function checkName(name: string): ParsedName {
   const parsed = parseName(name);
   if (parsed === undefined) throw invalid([{ field: "name", description: unknownName(name) }]);
   return parsed;
+}
+
+/** Throws REVISION_MISMATCH when the store has moved on; 0 expects nothing. */
+export function checkRevision({ revision }: Listing, expected: bigint): void {
+  if (expected === 0n || expected === revision) return;
+  throw new AdminError("REVISION_MISMATCH", `the store is at revision ${revision}, not ${expected}`, {
+    metadata: { revision: String(revision), expectedRevision: String(expected) },
+  });
 }
 
 /** Undefined for all kinds. */

@@ -1,33 +1,25 @@
 // AdminService: what operators may ask and change.
 
-import { create } from "@bufbuild/protobuf";
 import { type Metadata, type ServerWritableStream, status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import { softwareVersion } from "../../common/version.ts";
-import {
-  type AdminService,
-  type ApplyResourcesRequest,
-  type DeleteResourceRequest,
-  type ResourceChange,
-  ResourceChangeSchema,
-  type RollbackResourcesRequest,
-} from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
-import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
 import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
-import { isRevocationName, parseName } from "../resource-names.ts";
-import type { Attempt, Change, Changed, Listing, Store } from "../store/store.ts";
+import type { Store } from "../store/store.ts";
 import { auditPage, auditVerdict } from "./audit.ts";
 import { type Caller, callerOf } from "./caller.ts";
-import type { Edited, Editor } from "./edit.ts";
+import { apply, createOne, notFound, remove, toResourceChange, update } from "./declare.ts";
+import type { Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { revisionOf, revisionsPage, rollBack } from "./history.ts";
 import { pageOf } from "./pages.ts";
 import { providersResponse } from "./providers.ts";
-import { checkName, checkResources } from "./requests.ts";
-import { createRevoker, listSessions } from "./sessions.ts";
+import { checkName } from "./requests.ts";
+import { listSessions, revoke } from "./sessions.ts";
 import { streamProxies, streamResources } from "./watch.ts";
+import { createWriting } from "./write.ts";
 
 // Each holds a stream open; a person has one or two, a script that leaks them would have thousands.
 const watchersMax = 256;
@@ -48,43 +40,8 @@ export interface AdminOptions {
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
   const { store, fleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
+  const writing = createWriting({ store, editor, readOnlyReason });
   let watchers = 0;
-
-  async function checkWritable(attempt: Attempt, targets: readonly string[]): Promise<void> {
-    if (readOnlyReason === "") return;
-    await store.audit({ ...attempt, code: "READ_ONLY", targets });
-    throw new AdminError("READ_ONLY", readOnlyReason);
-  }
-
-  async function apply({ resources, validateOnly, reason }: ApplyResourcesRequest, caller: Caller) {
-    checkResources(resources);
-    const attempt = { ...caller, method: "ApplyResources", reason: reason || "apply" };
-    if (!validateOnly)
-      await checkWritable(
-        attempt,
-        resources.map(({ name }) => name),
-      );
-    const edited = await editor.edit(() => resources.map(toChange), { ...attempt, validateOnly });
-    const present = validateOnly ? undefined : await store.list();
-    return { ...answer(edited, resources, present), warnings: [...edited.warnings] };
-  }
-
-  async function remove({ name, etag, force, validateOnly }: DeleteResourceRequest, caller: Caller) {
-    checkName(name);
-    const attempt = { ...caller, method: "DeleteResource", reason: `delete ${name}` };
-    if (!validateOnly && !isRevocationName(name)) await checkWritable(attempt, [name]);
-    const plan = (present: Listing) => deletions(present, { name, etag, force });
-    const edited = await editor.edit(plan, { ...attempt, validateOnly, onProblems: "IN_USE" });
-    return answer(edited, [], undefined);
-  }
-
-  async function undo(request: RollbackResourcesRequest, caller: Caller) {
-    const by = { ...caller, method: "RollbackResources" };
-    if (!request.validateOnly) await checkWritable({ ...by, reason: request.reason }, []);
-    const { warnings, ...edited } = await rollBack({ store, editor }, request, by);
-    const changes = edited.changes.map(toResourceChange).sort((a, b) => (a.name < b.name ? -1 : 1));
-    return { ...edited, warnings: [...warnings], changes };
-  }
 
   async function view(virtualServer: string) {
     if (virtualServer !== "" && (await store.get(`virtualServers/${virtualServer}`)) === undefined) {
@@ -131,8 +88,10 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
   }
 
   return {
-    applyResources: answering(apply),
-    deleteResource: answering(remove),
+    applyResources: answering(writing(AdminService.method.applyResources, apply)),
+    createResource: answering(writing(AdminService.method.createResource, createOne)),
+    updateResource: answering(writing(AdminService.method.updateResource, update)),
+    deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
     listResources: answering((request) => pageOf(store, request)),
     getResource: answering(async ({ name }) => {
       checkName(name);
@@ -145,7 +104,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     watchProxies: watching((call, signal) => streamProxies(fleet, call, signal)),
     getRollout: answering(async () => fleet.rollout()),
     listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),
-    revokeSessions: answering(createRevoker({ editor, nowMs })),
+    revokeSessions: answering(writing(AdminService.method.revokeSessions, (request) => revoke(request, nowMs))),
     listSessions: answering(async (request) => {
       const { sessions, missing, unable, hasMore } = await listSessions(fleet, request);
       return { sessions: [...sessions], missing: [...missing], unable: [...unable], hasMore };
@@ -156,7 +115,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       const { revision, changes } = await revisionOf(store, request);
       return { revision, changes: changes.map(toResourceChange) };
     }),
-    rollbackResources: answering(undo),
+    rollbackResources: answering(writing(AdminService.method.rollbackResources, (request) => rollBack(store, request))),
     listAuditEvents: answering((request) => auditPage(store, request)),
     verifyAudit: answering(() => auditVerdict(store)),
     getServerInfo: answering(async () => ({
@@ -167,49 +126,4 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       readOnlyReason,
     })),
   };
-}
-
-/** What a change did, in the words of the API. */
-export function toResourceChange({ name, before, after }: Changed): ResourceChange {
-  const action = before === undefined ? "create" : after === undefined ? "delete" : "update";
-  return create(ResourceChangeSchema, { name, action, ...(before && { before }), ...(after && { after }) });
-}
-
-function answer(edited: Edited, asked: readonly Resource[], present: Listing | undefined) {
-  const changed = new Set(edited.changes.map(({ name }) => name));
-  const stored = new Map(present?.resources.map((resource) => [resource.name, resource]));
-  const unchanged = asked
-    .filter(({ name }) => !changed.has(name))
-    .map((resource) => {
-      const same = stored.get(resource.name) ?? resource;
-      return create(ResourceChangeSchema, { name: resource.name, action: "unchanged", before: same, after: same });
-    });
-  const changes = [...edited.changes.map(toResourceChange), ...unchanged].sort((a, b) => (a.name < b.name ? -1 : 1));
-  return { changes, revision: edited.revision, version: edited.version };
-}
-
-function toChange(resource: Resource): Change {
-  return { name: resource.name, resource, expectedEtag: resource.etag === "" ? undefined : resource.etag };
-}
-
-function deletions(present: Listing, { name, etag, force }: { name: string; etag: string; force: boolean }): Change[] {
-  if (!present.resources.some((resource) => resource.name === name)) throw notFound(name);
-  const children = present.resources.map((resource) => resource.name).filter((one) => one.startsWith(`${name}/`));
-  if (children.length > 0 && !force && parseName(name)?.kind === "groups") throw hasChildren(name, children);
-  return [
-    { name, resource: undefined, expectedEtag: etag || undefined },
-    ...children.map((child) => ({ name: child, resource: undefined })),
-  ];
-}
-
-function hasChildren(name: string, children: readonly string[]): AdminError {
-  const shown = children.slice(0, 5).join(", ");
-  const more = children.length > 5 ? ` and ${children.length - 5} more` : "";
-  return new AdminError("IN_USE", `"${name}" has backends: ${shown}${more}; force deletes them too`, {
-    metadata: { resource: name },
-  });
-}
-
-function notFound(name: string): AdminError {
-  return new AdminError("NOT_FOUND", `there is no "${name}"`, { metadata: { resource: name } });
 }

@@ -1,21 +1,18 @@
 // Client sessions: which there are, and which are over.
 import { create } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import type {
-  ListSessionsRequest,
-  RevokeSessionsRequest,
-  RevokeSessionsResponse,
-} from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import type { ListSessionsRequest, RevokeSessionsRequest } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Fleet, FleetSessions } from "../push/fleet.ts";
 import { isRevocationName } from "../resource-names.ts";
 import { formatPath } from "../resources/problems.ts";
 import { validateResources } from "../resources/validate.ts";
 import type { Change, Listing } from "../store/store.ts";
-import type { Caller } from "./caller.ts";
-import type { Editor } from "./edit.ts";
+import { notFound } from "./declare.ts";
+import type { Edited } from "./edit.ts";
 import { AdminError } from "./errors.ts";
 import { invalid } from "./requests.ts";
+import type { Write } from "./write.ts";
 
 // The longest a session may live, so that none which a revocation meant is left.
 const keptMs = 24 * 60 * 60_000;
@@ -24,22 +21,14 @@ const revocationsMax = 10_000;
 const limitDefault = 100;
 const limitMax = 1000;
 
-export interface RevokerOptions {
-  readonly editor: Editor;
-  readonly nowMs: () => number;
-}
+/** Commits one revocation, and forgets those that have done their work. */
+export function revoke(request: RevokeSessionsRequest, nowMs: () => number) {
+  check(request);
 
-type Revoked = Omit<RevokeSessionsResponse, "$typeName">;
-
-/** Commits one revocation, and forgets those that have done their work. Throws AdminError; nothing is revoked then. */
-export function createRevoker({
-  editor,
-  nowMs,
-}: RevokerOptions): (request: RevokeSessionsRequest, caller: Caller) => Promise<Revoked> {
-  function plan(present: Listing, request: RevokeSessionsRequest): Change[] {
+  function plan(present: Listing): Change[] {
     const { virtualServer } = request;
     if (virtualServer !== "" && !present.resources.some(({ name }) => name === `virtualServers/${virtualServer}`)) {
-      throw new AdminError("NOT_FOUND", `there is no "virtualServers/${virtualServer}"`);
+      throw notFound(`virtualServers/${virtualServer}`);
     }
     const revocations = present.resources.filter(({ name }) => isRevocationName(name));
     const past = revocations.filter(({ createTime }) => createTime && nowMs() - timestampMs(createTime) > keptMs);
@@ -52,18 +41,15 @@ export function createRevoker({
     ];
   }
 
-  return async (request, caller) => {
-    const { validateOnly } = request;
-    check(request);
-    const reason = `revoke ${whatIsRevoked(request)}${request.reason === "" ? "" : `: ${request.reason}`}`;
-    const { revision, version, changes } = await editor.edit((present) => plan(present, request), {
-      ...caller,
-      method: "RevokeSessions",
-      reason,
-      validateOnly,
-    });
-    return { revision, version, name: changes.find(({ after }) => after !== undefined)?.name ?? "" };
-  };
+  return {
+    plan,
+    reason: `revoke ${whatIsRevoked(request)}${request.reason === "" ? "" : `: ${request.reason}`}`,
+    targets: [],
+    isOperation: true,
+    toAnswer({ revision, version, changes }: Edited) {
+      return { revision, version, name: changes.find(({ after }) => after !== undefined)?.name ?? "" };
+    },
+  } satisfies Write<unknown>;
 }
 
 /** Asks the proxies. Throws AdminError when the request is not valid, or when too many ask. */

@@ -31,7 +31,7 @@ export interface Dialect {
 }
 
 /** The format of the tables that this version reads and writes. */
-export const format = 4;
+export const format = 5;
 
 /** What makes an empty store of the present format. */
 export function tables({ text, integer, bytes, options }: Dialect): string {
@@ -61,7 +61,7 @@ export function tables({ text, integer, bytes, options }: Dialect): string {
 
 /** What later formats than this have besides. */
 export function tablesSince(found: number, dialect: Dialect): string {
-  return [tablesOfFormat2, tablesOfFormat3, tablesOfFormat4]
+  return [tablesOfFormat2, tablesOfFormat3, tablesOfFormat4, tablesOfFormat5]
     .slice(found - 1)
     .map((tablesOf) => tablesOf(dialect))
     .join("");
@@ -88,6 +88,14 @@ function tablesOfFormat4({ text, integer, bytes, options }: Dialect): string {
   return `
     CREATE TABLE catalog (
       name ${text} PRIMARY KEY, version ${integer} NOT NULL, body ${bytes} NOT NULL, time_ms ${integer} NOT NULL
+    ) ${options};
+  `;
+}
+
+function tablesOfFormat5({ text, integer, bytes, options }: Dialect): string {
+  return `
+    CREATE TABLE answer (
+      request_id ${text} PRIMARY KEY, fingerprint ${text} NOT NULL, body ${bytes} NOT NULL, time_ms ${integer} NOT NULL
     ) ${options};
   `;
 }

@@ -137,7 +137,7 @@ async function migrate(query: Query, schema: string): Promise<void> {
   if (!present?.is_there) await makeTables(query, schema);
   const [row] = await query("SELECT format FROM store_format");
   const found = Number(row?.format);
-  if (found === 2 || found === 3) {
+  if (found >= 2 && found < format) {
     await run(query, tablesSince(found, dialect));
     await query("UPDATE store_format SET format = ?", [format]);
     return;

@@ -8,6 +8,7 @@ import { contentBytes, etagOf } from "./content.ts";
 import type { Database, Query, Value } from "./database.ts";
 import { createRecords } from "./records.ts";
 import {
+  type Answering,
   type AuditHead,
   type AuditLine,
   type Change,
@@ -25,6 +26,10 @@ const revisionsKeptDefault = 1000;
 
 // Some 50 MB. Who must keep more exports it.
 const auditLinesKeptDefault = 100_000;
+
+// As many as commits, which hold the same content: so answers cost no more than the history.
+const answersKept = 1000;
+const answersKeptMs = 60 * 60_000;
 
 const watchBatch = 100;
 
@@ -54,8 +59,10 @@ export async function createSqlStore(database: Database, options: StoreOptions):
   const uid = String(row?.store_uid);
 
   async function commit(tx: Query, changes: readonly Change[], commitOptions: CommitOptions): Promise<Commit> {
-    const { expectedRevision, fence, actor, reason, requestId } = commitOptions;
+    const { expectedRevision, fence, answer, actor, reason, requestId } = commitOptions;
     const { revision: present, forgotten, audit } = await lock(tx);
+    if (answer && (await findAnswer(tx, answer.id)))
+      throw new StoreError("repeated", `the request ${answer.id} has been made already`);
     if (expectedRevision !== undefined && expectedRevision !== present) {
       throw new StoreError("conflict", `the store is at revision ${present}, not ${expectedRevision}`);
     }
@@ -67,7 +74,9 @@ export async function createSqlStore(database: Database, options: StoreOptions):
       changes.map(({ name }) => name),
     );
     const changed = changes.flatMap((change) => effect(change, { before: before.get(change.name), revision, timeMs }));
-    if (changed.length === 0) return { revision: present, changes: [] };
+    const done = { revision: changed.length === 0 ? present : revision, changes: changed };
+    if (answer) await keepAnswer(tx, answer, done);
+    if (changed.length === 0) return done;
     await write(tx, revision, changed);
     await tx("INSERT INTO revision (id, reason, time_ms, actor, request_id) VALUES (?, ?, ?, ?, ?)", [
       ...[revision, cut(reason), timeMs, cut(actor), cut(requestId)],
@@ -75,7 +84,25 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     await tx("UPDATE meta SET revision = ?", [revision]);
     await forget(tx, { from: forgotten, to: revision - BigInt(revisionsKept) });
     await append(tx, lineOfCommit(audit, { ...commitOptions, revision, changes: changed, timeMs }));
-    return { revision, changes: changed };
+    return done;
+  }
+
+  async function findAnswer(ask: Query, id: string) {
+    const sinceMs = nowMs() - answersKeptMs;
+    const [row] = await ask("SELECT fingerprint, body FROM answer WHERE request_id = ? AND time_ms > ?", [id, sinceMs]);
+    return row && { fingerprint: String(row.fingerprint), body: row.body as Uint8Array };
+  }
+
+  async function keepAnswer(tx: Query, { id, fingerprint, encode }: Answering, done: Commit): Promise<void> {
+    const timeMs = nowMs();
+    await tx("DELETE FROM answer WHERE time_ms <= ?", [timeMs - answersKeptMs]);
+    await tx("INSERT INTO answer (request_id, fingerprint, body, time_ms) VALUES (?, ?, ?, ?)", [
+      ...[id, fingerprint, encode(done), timeMs],
+    ]);
+    await tx(
+      `DELETE FROM answer WHERE request_id IN
+       (SELECT request_id FROM answer ORDER BY time_ms DESC, request_id LIMIT 1000000 OFFSET ${answersKept})`,
+    );
   }
 
   async function append(tx: Query, { id, entry, hash }: AuditLine): Promise<void> {
@@ -187,6 +214,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     leases,
     records,
     catalogs,
+    answered: (requestId) => findAnswer(query, requestId),
     commit: (changes, commitOptions) => transaction((tx) => commit(tx, changes, commitOptions)),
     async get(name) {
       return (await read(query, [name])).get(name);

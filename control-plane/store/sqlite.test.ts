@@ -32,7 +32,7 @@ test("a file that another control plane has open is refused with a readable reas
   await assert.rejects(openSqliteStore({ file }), { code: "unusable", message: /another process has it open/ });
 });
 
-test("a file of the format before is taken over with its history", async () => {
+test("a file of the first format is taken over with its history", async () => {
   await using folder = await temporaryDirectory();
   const file = join(folder.path, "vmcp.db");
   const db = new DatabaseSync(file);
@@ -61,8 +61,23 @@ test("a file of the format before is taken over with its history", async () => {
   assert.equal((await verifyAudit(store)).fault, undefined);
 });
 
+for (const [format, drop] of [
+  [2, "DROP TABLE record; DROP TABLE catalog; DROP TABLE answer"],
+  [4, "DROP TABLE answer"],
+]) {
+  test(`a file of format ${format} is taken over`, async () => {
+    await using folder = await temporaryDirectory();
+    const file = join(folder.path, "vmcp.db");
+    await (await openSqliteStore({ file }))[Symbol.asyncDispose]();
+    await sql(file, `${drop}; PRAGMA user_version = ${format}`);
+    await using store = await openSqliteStore({ file });
+    assert.equal(await store.answered("one"), undefined);
+    assert.equal(await store.records.get("k", "1"), undefined);
+  });
+}
+
 for (const [what, spoil, wanted] of [
-  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 4/],
+  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 5/],
   ["that is something else", (file: string) => writeFile(file, "kind: Group\n".repeat(1_000)), /the file is no store/],
   ["that was cut off", async (file: string) => truncate(file, (await stat(file)).size / 2), /the file is damaged/],
 ] as const) {

@@ -15,7 +15,7 @@ import { by, group, put, remove, resource } from "./examples.ts";
 import { openPostgresStore } from "./postgres.ts";
 import type { StoreOptions } from "./sql-store.ts";
 import { openSqliteStore } from "./sqlite.ts";
-import type { Commit, Fence, Store } from "./store.ts";
+import type { Answering, Commit, Fence, Store } from "./store.ts";
 
 interface Driver {
   readonly name: string;
@@ -178,6 +178,49 @@ for (const { name, open, share, tamper } of drivers) {
     assert.deepEqual([resources.length, resources[0]?.name, resources.at(-1)?.name], [602, "groups/g0000", "groups/g1202"]);
     const [commit] = await store.changesSince(1n, 1);
     assert.deepEqual([commit?.changes.length, commit?.changes[1]?.name], [1_203, "groups/g0001"]);
+  });
+
+  test(`${name}: the answer to a request is kept with its commit, and another commit for it refused`, async () => {
+    await using store = await open();
+    const answer = answering("one");
+    await store.commit([put(group("g", "first"))], { ...by, answer });
+    const again = store.commit([put(group("g", "second"))], { ...by, answer, expectedRevision: 0n });
+    await assert.rejects(again, { code: "repeated" });
+    await store.commit([put(group("g", "first"))], { ...by, answer: answering("two") });
+    assert.deepEqual(await answerOf(store, "one"), ["print of one", "1: groups/g create"]);
+    assert.deepEqual(await answerOf(store, "two"), ["print of two", "1: "]);
+    assert.equal(await store.answered("three"), undefined);
+    assert.equal((await store.list()).revision, 1n);
+    await using shared = await share(store);
+    assert.deepEqual(await answerOf(shared, "one"), ["print of one", "1: groups/g create"]);
+  });
+
+  test(`${name}: a commit that fails leaves no answer`, async () => {
+    await using store = await open();
+    await assert.rejects(store.commit([put(group("g"))], { ...by, answer: answering("one"), expectedRevision: 7n }));
+    assert.equal(await store.answered("one"), undefined);
+    await store.commit([put(group("g"))], { ...by, answer: answering("one") });
+    assert.ok(await store.answered("one"));
+  });
+
+  test(`${name}: an answer is kept for an hour`, async () => {
+    let now = 1_000;
+    await using store = await open({ nowMs: () => now });
+    await store.commit([put(group("g"))], { ...by, answer: answering("one") });
+    now += 3_599_999;
+    assert.ok(await store.answered("one"));
+    now += 1;
+    assert.equal(await store.answered("one"), undefined);
+    await store.commit([put(group("g", "changed"))], { ...by, answer: answering("one") });
+    assert.deepEqual(await answerOf(store, "one"), ["print of one", "2: groups/g update"]);
+  });
+
+  test(`${name}: of the answers the newest thousand are kept`, async () => {
+    let now = 1_000;
+    await using store = await open({ nowMs: () => now });
+    for (; now <= 2_001; now += 1) await store.commit([], { ...by, answer: answering(String(now)) });
+    const known = await Promise.all(["1000", "1001", "1002", "2001"].map(async (id) => (await store.answered(id)) !== undefined));
+    assert.deepEqual(known, [false, false, true, true]);
   });
 
   test(`${name}: every commit and every refusal has a line in the audit trail, chained to the one before`, async () => {
@@ -432,6 +475,15 @@ for (const { name, open, share, tamper } of drivers) {
     assert.deepEqual(await claim("two", ["w/2"]), ["w/2"]);
     assert.deepEqual(await claim("one", []), []);
   });
+}
+
+function answering(id: string): Answering {
+  return { id, fingerprint: `print of ${id}`, encode: (commit) => Buffer.from(summary(commit)) };
+}
+
+async function answerOf(store: Store, id: string): Promise<unknown> {
+  const found = await store.answered(id);
+  return found && [found.fingerprint, Buffer.from(found.body).toString()];
 }
 
 function sqliteInMemory(): Driver {

@@ -9,7 +9,7 @@ export interface Store extends AsyncDisposable {
   /**
    * Applies all changes or none, and writes one line of the audit trail with them. A change that alters nothing is left out of
    * the result; when nothing is left there is no new revision and the present one is returned.
-   * Throws StoreError: `conflict` when an expectation does not hold, `unavailable`, `uncertain`.
+   * Throws StoreError: `conflict` when an expectation does not hold, `repeated`, `unavailable`, `uncertain`.
    */
   commit(changes: readonly Change[], options: CommitOptions): Promise<Commit>;
 
@@ -34,6 +34,9 @@ export interface Store extends AsyncDisposable {
 
   /** Newest first; with `before` only revisions below it. */
   history(range: HistoryRange): Promise<Revision[]>;
+
+  /** What was answered to the request of this id; undefined when that is not known, or was more than an hour ago. */
+  answered(requestId: string): Promise<Answered | undefined>;
 
   /** Adds a line to the audit trail for an attempt that was refused. One that is committed has its line from the commit. */
   audit(denied: DeniedAttempt): Promise<void>;
@@ -138,6 +141,23 @@ export interface CommitOptions extends Attempt {
   readonly expectedRevision?: bigint | undefined;
   /** The commit fails when somebody else has held this lease since. */
   readonly fence?: Fence | undefined;
+  /**
+   * Keeps the answer to the request, for an hour; of the newest 1,000. Also when nothing is changed. The commit fails with
+   * `repeated` when an answer to a request of this id is kept already.
+   */
+  readonly answer?: Answering | undefined;
+}
+
+export interface Answering {
+  /** Of the request, unique. */
+  readonly id: string;
+  /** Tells the request from others. */
+  readonly fingerprint: string;
+  encode(commit: Commit): Uint8Array;
+}
+
+export interface Answered extends Pick<Answering, "fingerprint"> {
+  readonly body: Uint8Array;
 }
 
 export interface DeniedAttempt extends Attempt {
@@ -216,7 +236,7 @@ export interface Fence {
  * `unusable`: what opening found does not get better by waiting. `uncertain`: the medium failed while it committed, so the change may
  * have been made.
  */
-export type StoreErrorCode = "conflict" | "compacted" | "unavailable" | "unusable" | "uncertain";
+export type StoreErrorCode = "conflict" | "repeated" | "compacted" | "unavailable" | "unusable" | "uncertain";
 
 /** `resource` names the one that did not fit, when it was one. */
 export class StoreError extends Error {

@@ -6,8 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import type { BackendStatus, ConfigSource, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIm0KFUFwcGx5UmVzb3VyY2VzUmVxdWVzdBItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiIgoSR2V0UmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkiQwoTR2V0UmVzb3VyY2VSZXNwb25zZRIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UiWgoUTGlzdFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRINCgVncm91cBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCSJxChVMaXN0UmVzb3VyY2VzUmVzcG9uc2USLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAQiWQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIImsKFkRlbGV0ZVJlc291cmNlUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCSI3ChVXYXRjaFJlc291cmNlc1JlcXVlc3QSDAoEa2luZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoBCJmChZXYXRjaFJlc291cmNlc1Jlc3BvbnNlEgwKBHR5cGUYASABKAkSLAoIcmVzb3VyY2UYAiABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAMgASgEIvQDCgVQcm94eRIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIoCgVzdGF0ZRgCIAEoDjIZLnZtY3AuYWRtaW4udjEuUHJveHlTdGF0ZRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSMAoMY29ubmVjdF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghhY2tfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWNrX21pbGxpcxgHIAEoDRIsCglsYXN0X25hY2sYCCABKAsyGS52bWNwLmFkbWluLnYxLk5hY2tSZWNvcmQSFwoPYWN0aXZlX3Nlc3Npb25zGAkgASgNEjIKCGJhY2tlbmRzGAogAygLMiAudm1jcC5kaXNjb3ZlcnkudjEuQmFja2VuZFN0YXR1cxIQCgh3YXJuaW5ncxgLIAMoCRIzCg9kaXNjb25uZWN0X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKDWNvbmZpZ19zb3VyY2UYDSABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UimQEKCk5hY2tSZWNvcmQSDwoHdmVyc2lvbhgBIAEoCRItCgZyZWFzb24YAiABKA4yHS52bWNwLmRpc2NvdmVyeS52MS5OYWNrUmVhc29uEiEKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFAoSTGlzdFByb3hpZXNSZXF1ZXN0IlQKE0xpc3RQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkiFQoTV2F0Y2hQcm94aWVzUmVxdWVzdCJVChRXYXRjaFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSITChFHZXRSb2xsb3V0UmVxdWVzdCKDAwoSR2V0Um9sbG91dFJlc3BvbnNlEhYKDnRhcmdldF92ZXJzaW9uGAEgASgJEhgKEGFwcHJvdmVkX3ZlcnNpb24YAiABKAkSKgoFc3RhdGUYAyABKA4yGy52bWNwLmFkbWluLnYxLlJvbGxvdXRTdGF0ZRIOCgZyZWFzb24YBCABKAkSEAoIY2FuYXJpZXMYBSADKAkSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMYWNrbm93bGVkZ2VkGAcgASgNEg8KB3BlbmRpbmcYCCABKA0SDAoEaGVsZBgJIAEoDRIlCgdyZWZ1c2VkGAogAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIYChBmaXJzdF9hY2tfbWlsbGlzGAsgASgNEhcKD2xhc3RfYWNrX21pbGxpcxgMIAEoDRIWCg5hY2tfbWlsbGlzX3A1MBgNIAEoDRIWCg5hY2tfbWlsbGlzX3A5ORgOIAEoDSIpCg9MaXN0Vmlld1JlcXVlc3QSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkiVgoQTGlzdFZpZXdSZXNwb25zZRIzCgV2aWV3cxgBIAMoCzIkLnZtY3AuZGlzY292ZXJ5LnYxLlZpcnR1YWxTZXJ2ZXJWaWV3Eg0KBXByb3h5GAIgASgJIskBCghQcm92aWRlchIMCgRuYW1lGAEgASgJEisKBXN0YXRlGAIgASgOMhwudm1jcC5hZG1pbi52MS5Qcm92aWRlclN0YXRlEgwKBHVzZWQYAyABKAgSMAoMc3VjY2Vzc190aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRIRCgl3b3JrbG9hZHMYBiABKA0SDgoGZ3JvdXBzGAcgASgNEhAKCHByb2JsZW1zGAggAygJIjEKFExpc3RQcm92aWRlcnNSZXF1ZXN0EhkKEWluY2x1ZGVfcmVzb3VyY2VzGAEgASgIInIKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIqCglwcm92aWRlcnMYASADKAsyFy52bWNwLmFkbWluLnYxLlByb3ZpZGVyEi0KCXJlc291cmNlcxgCIAMoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UilQEKFVJldm9rZVNlc3Npb25zUmVxdWVzdBIPCgdzZXNzaW9uGAEgASgJEg4KBmlzc3VlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEgsKA2FsbBgEIAEoCBIWCg52aXJ0dWFsX3NlcnZlchgFIAEoCRIOCgZyZWFzb24YBiABKAkSFQoNdmFsaWRhdGVfb25seRgHIAEoCCJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIo8BCghSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBINCgVhY3RvchgCIAEoCRIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjaGFuZ2VfY291bnQYBiABKA0iPQoUTGlzdFJldmlzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXAoVTGlzdFJldmlzaW9uc1Jlc3BvbnNlEioKCXJldmlzaW9ucxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKEkdldFJldmlzaW9uUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBCJwChNHZXRSZXZpc2lvblJlc3BvbnNlEikKCHJldmlzaW9uGAEgASgLMhcudm1jcC5hZG1pbi52MS5SZXZpc2lvbhIuCgdjaGFuZ2VzGAIgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSJuChhSb2xsYmFja1Jlc291cmNlc1JlcXVlc3QSEAoIcmV2aXNpb24YASABKAQSFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSGQoRZXhwZWN0ZWRfcmV2aXNpb24YBCABKAQimwEKGVJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USGQoRcmVzdG9yZWRfcmV2aXNpb24YASABKAQSLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAyABKAQSDwoHdmVyc2lvbhgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCSL7AQoKQXVkaXRFdmVudBIKCgJpZBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgDIAEoCRIOCgZtZXRob2QYBCABKAkSEAoIZGVjaXNpb24YBSABKAkSDAoEY29kZRgGIAEoCRIOCgZyZWFzb24YByABKAkSEgoKcmVxdWVzdF9pZBgIIAEoCRIQCghyZXZpc2lvbhgJIAEoBBIPCgd0YXJnZXRzGAogAygJEhQKDHRhcmdldF9jb3VudBgLIAEoDRINCgVlbnRyeRgMIAEoCRIMCgRoYXNoGA0gASgJIlUKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSFAoMb2xkZXN0X2ZpcnN0GAMgASgIIl0KF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEikKBmV2ZW50cxgBIAMoCzIZLnZtY3AuYWRtaW4udjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFAoSVmVyaWZ5QXVkaXRSZXF1ZXN0IloKE1ZlcmlmeUF1ZGl0UmVzcG9uc2USEAoIZmlyc3RfaWQYASABKAQSDwoHbGFzdF9pZBgCIAEoBBIRCglsYXN0X2hhc2gYAyABKAkSDQoFZmF1bHQYBCABKAkiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKtcBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBhIUChBQUk9YWV9TVEFURV9IRUxEEAcqswEKDFJvbGxvdXRTdGF0ZRIdChlST0xMT1VUX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUk9MTE9VVF9TVEFURV9DQU5BUlkQARIZChVST0xMT1VUX1NUQVRFX1JPTExJTkcQAhIaChZST0xMT1VUX1NUQVRFX0NPTVBMRVRFEAMSGAoUUk9MTE9VVF9TVEFURV9IQUxURUQQBBIZChVST0xMT1VUX1NUQVRFX1BBUlRJQUwQBSp8Cg1Qcm92aWRlclN0YXRlEh4KGlBST1ZJREVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRUFJPVklERVJfU1RBVEVfT0sQARIYChRQUk9WSURFUl9TVEFURV9TVEFMRRACEhoKFlBST1ZJREVSX1NUQVRFX0ZBSUxJTkcQAzLyDAoMQWRtaW5TZXJ2aWNlEl0KDkFwcGx5UmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USVAoLR2V0UmVzb3VyY2USIS52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXNwb25zZRJaCg1MaXN0UmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1Jlc3BvbnNlEl0KDkRlbGV0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVzcG9uc2USXwoOV2F0Y2hSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXNwb25zZTABElQKC0xpc3RQcm94aWVzEiEudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1JlcXVlc3QaIi52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVzcG9uc2USWQoMV2F0Y2hQcm94aWVzEiIudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXNwb25zZTABElEKCkdldFJvbGxvdXQSIC52bWNwLmFkbWluLnYxLkdldFJvbGxvdXRSZXF1ZXN0GiEudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVzcG9uc2USSwoITGlzdFZpZXcSHi52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVxdWVzdBofLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXNwb25zZRJaCg1MaXN0UHJvdmlkZXJzEiMudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEl0KDlJldm9rZVNlc3Npb25zEiQudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVzcG9uc2USVwoMTGlzdFNlc3Npb25zEiIudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRJaCg1MaXN0UmV2aXNpb25zEiMudm1jcC5hZG1pbi52MS5MaXN0UmV2aXNpb25zUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJldmlzaW9uc1Jlc3BvbnNlElQKC0dldFJldmlzaW9uEiEudm1jcC5hZG1pbi52MS5HZXRSZXZpc2lvblJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJldmlzaW9uUmVzcG9uc2USZgoRUm9sbGJhY2tSZXNvdXJjZXMSJy52bWNwLmFkbWluLnYxLlJvbGxiYWNrUmVzb3VyY2VzUmVxdWVzdBooLnZtY3AuYWRtaW4udjEuUm9sbGJhY2tSZXNvdXJjZXNSZXNwb25zZRJgCg9MaXN0QXVkaXRFdmVudHMSJS52bWNwLmFkbWluLnYxLkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QaJi52bWNwLmFkbWluLnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlElQKC1ZlcmlmeUF1ZGl0EiEudm1jcC5hZG1pbi52MS5WZXJpZnlBdWRpdFJlcXVlc3QaIi52bWNwLmFkbWluLnYxLlZlcmlmeUF1ZGl0UmVzcG9uc2USWgoNR2V0U2VydmVySW5mbxIjLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIqsBChVBcHBseVJlc291cmNlc1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRINCgVwcnVuZRgEIAEoCBIZChFleHBlY3RlZF9yZXZpc2lvbhgFIAEoBBISCgpyZXF1ZXN0X2lkGAYgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UigAEKFUNyZWF0ZVJlc291cmNlUmVxdWVzdBIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJ7ChZDcmVhdGVSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJEhAKCHdhcm5pbmdzGAQgAygJIsgBChVVcGRhdGVSZXNvdXJjZVJlcXVlc3QSLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGcmVhc29uGAUgASgJEhIKCnJlcXVlc3RfaWQYBiABKAkiqgEKFlVwZGF0ZVJlc291cmNlUmVzcG9uc2USLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAkSEAoId2FybmluZ3MYBCADKAkSLQoGY2hhbmdlGAUgASgLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSIiChJHZXRSZXNvdXJjZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJDChNHZXRSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJaChRMaXN0UmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEg0KBWdyb3VwGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJInEKFUxpc3RSZXNvdXJjZXNSZXNwb25zZRItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBCKUAQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEg4KBnJlYXNvbhgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJEhUKDWFsbG93X21pc3NpbmcYByABKAgiawoWRGVsZXRlUmVzb3VyY2VSZXNwb25zZRIuCgdjaGFuZ2VzGAEgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJIjcKFVdhdGNoUmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEhAKCHJldmlzaW9uGAIgASgEImYKFldhdGNoUmVzb3VyY2VzUmVzcG9uc2USDAoEdHlwZRgBIAEoCRIsCghyZXNvdXJjZRgCIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USEAoIcmV2aXNpb24YAyABKAQi9AMKBVByb3h5EiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEigKBXN0YXRlGAIgASgOMhkudm1jcC5hZG1pbi52MS5Qcm94eVN0YXRlEhQKDGxpdmVfdmVyc2lvbhgDIAEoCRIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIwCgxjb25uZWN0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGFja190aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphY2tfbWlsbGlzGAcgASgNEiwKCWxhc3RfbmFjaxgIIAEoCzIZLnZtY3AuYWRtaW4udjEuTmFja1JlY29yZBIXCg9hY3RpdmVfc2Vzc2lvbnMYCSABKA0SMgoIYmFja2VuZHMYCiADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEhAKCHdhcm5pbmdzGAsgAygJEjMKD2Rpc2Nvbm5lY3RfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoNY29uZmlnX3NvdXJjZRgNIAEoDjIfLnZtY3AuZGlzY292ZXJ5LnYxLkNvbmZpZ1NvdXJjZSKZAQoKTmFja1JlY29yZBIPCgd2ZXJzaW9uGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIUChJMaXN0UHJveGllc1JlcXVlc3QiVAoTTGlzdFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSIVChNXYXRjaFByb3hpZXNSZXF1ZXN0IlUKFFdhdGNoUHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhMKEUdldFJvbGxvdXRSZXF1ZXN0IoMDChJHZXRSb2xsb3V0UmVzcG9uc2USFgoOdGFyZ2V0X3ZlcnNpb24YASABKAkSGAoQYXBwcm92ZWRfdmVyc2lvbhgCIAEoCRIqCgVzdGF0ZRgDIAEoDjIbLnZtY3AuYWRtaW4udjEuUm9sbG91dFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIQCghjYW5hcmllcxgFIAMoCRIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxhY2tub3dsZWRnZWQYByABKA0SDwoHcGVuZGluZxgIIAEoDRIMCgRoZWxkGAkgASgNEiUKB3JlZnVzZWQYCiADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhgKEGZpcnN0X2Fja19taWxsaXMYCyABKA0SFwoPbGFzdF9hY2tfbWlsbGlzGAwgASgNEhYKDmFja19taWxsaXNfcDUwGA0gASgNEhYKDmFja19taWxsaXNfcDk5GA4gASgNIikKD0xpc3RWaWV3UmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCSJWChBMaXN0Vmlld1Jlc3BvbnNlEjMKBXZpZXdzGAEgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcSDQoFcHJveHkYAiABKAkiyQEKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSKwoFc3RhdGUYAiABKA4yHC52bWNwLmFkbWluLnYxLlByb3ZpZGVyU3RhdGUSDAoEdXNlZBgDIAEoCBIwCgxzdWNjZXNzX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWVycm9yGAUgASgJEhEKCXdvcmtsb2FkcxgGIAEoDRIOCgZncm91cHMYByABKA0SEAoIcHJvYmxlbXMYCCADKAkiMQoUTGlzdFByb3ZpZGVyc1JlcXVlc3QSGQoRaW5jbHVkZV9yZXNvdXJjZXMYASABKAgicgoVTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEioKCXByb3ZpZGVycxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUHJvdmlkZXISLQoJcmVzb3VyY2VzGAIgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSKpAQoVUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDgoGaXNzdWVyGAIgASgJEg8KB3N1YmplY3QYAyABKAkSCwoDYWxsGAQgASgIEhYKDnZpcnR1YWxfc2VydmVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAkiSQoWUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkiYQoTTGlzdFNlc3Npb25zUmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRIPCgdzdWJqZWN0GAIgASgJEhIKCmtleV9wcmVmaXgYAyABKAkSDQoFbGltaXQYBCABKAUiewoUTGlzdFNlc3Npb25zUmVzcG9uc2USMAoIc2Vzc2lvbnMYASADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIPCgdtaXNzaW5nGAIgAygJEg4KBnVuYWJsZRgDIAMoCRIQCghoYXNfbW9yZRgEIAEoCCKPAQoIUmV2aXNpb24SEAoIcmV2aXNpb24YASABKAQSDQoFYWN0b3IYAiABKAkSDgoGcmVhc29uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2hhbmdlX2NvdW50GAYgASgNIj0KFExpc3RSZXZpc2lvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlwKFUxpc3RSZXZpc2lvbnNSZXNwb25zZRIqCglyZXZpc2lvbnMYASADKAsyFy52bWNwLmFkbWluLnYxLlJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSImChJHZXRSZXZpc2lvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAQicAoTR2V0UmV2aXNpb25SZXNwb25zZRIpCghyZXZpc2lvbhgBIAEoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2UiggEKGFJvbGxiYWNrUmVzb3VyY2VzUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBBIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRIZChFleHBlY3RlZF9yZXZpc2lvbhgEIAEoBBISCgpyZXF1ZXN0X2lkGAUgASgJIpsBChlSb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEhkKEXJlc3RvcmVkX3JldmlzaW9uGAEgASgEEi4KB2NoYW5nZXMYAiADKAsyHS52bWNwLmFkbWluLnYxLlJlc291cmNlQ2hhbmdlEhAKCHJldmlzaW9uGAMgASgEEg8KB3ZlcnNpb24YBCABKAkSEAoId2FybmluZ3MYBSADKAki+wEKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYAyABKAkSDgoGbWV0aG9kGAQgASgJEhAKCGRlY2lzaW9uGAUgASgJEgwKBGNvZGUYBiABKAkSDgoGcmVhc29uGAcgASgJEhIKCnJlcXVlc3RfaWQYCCABKAkSEAoIcmV2aXNpb24YCSABKAQSDwoHdGFyZ2V0cxgKIAMoCRIUCgx0YXJnZXRfY291bnQYCyABKA0SDQoFZW50cnkYDCABKAkSDAoEaGFzaBgNIAEoCSJVChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEhQKDG9sZGVzdF9maXJzdBgDIAEoCCJdChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS52bWNwLmFkbWluLnYxLkF1ZGl0RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIhQKElZlcmlmeUF1ZGl0UmVxdWVzdCJaChNWZXJpZnlBdWRpdFJlc3BvbnNlEhAKCGZpcnN0X2lkGAEgASgEEg8KB2xhc3RfaWQYAiABKAQSEQoJbGFzdF9oYXNoGAMgASgJEg0KBWZhdWx0GAQgASgJIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IogBChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USGAoQc29mdHdhcmVfdmVyc2lvbhgBIAEoCRIRCglzdG9yZV91aWQYAiABKAkSEAoIcmV2aXNpb24YAyABKAQSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSGAoQcmVhZF9vbmx5X3JlYXNvbhgFIAEoCSrXAQoKUHJveHlTdGF0ZRIbChdQUk9YWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST1hZX1NUQVRFX05PVF9TRU5UEAESFwoTUFJPWFlfU1RBVEVfUEVORElORxACEhYKElBST1hZX1NUQVRFX1NZTkNFRBADEhUKEVBST1hZX1NUQVRFX1NUQUxFEAQSFgoSUFJPWFlfU1RBVEVfTkFDS0VEEAUSHAoYUFJPWFlfU1RBVEVfRElTQ09OTkVDVEVEEAYSFAoQUFJPWFlfU1RBVEVfSEVMRBAHKrMBCgxSb2xsb3V0U3RhdGUSHQoZUk9MTE9VVF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFJPTExPVVRfU1RBVEVfQ0FOQVJZEAESGQoVUk9MTE9VVF9TVEFURV9ST0xMSU5HEAISGgoWUk9MTE9VVF9TVEFURV9DT01QTEVURRADEhgKFFJPTExPVVRfU1RBVEVfSEFMVEVEEAQSGQoVUk9MTE9VVF9TVEFURV9QQVJUSUFMEAUqfAoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVBST1ZJREVSX1NUQVRFX09LEAESGAoUUFJPVklERVJfU1RBVEVfU1RBTEUQAhIaChZQUk9WSURFUl9TVEFURV9GQUlMSU5HEAMysA4KDEFkbWluU2VydmljZRJdCg5BcHBseVJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1Jlc3BvbnNlEl0KDkNyZWF0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5DcmVhdGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkNyZWF0ZVJlc291cmNlUmVzcG9uc2USXQoOVXBkYXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLlVwZGF0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuVXBkYXRlUmVzb3VyY2VSZXNwb25zZRJUCgtHZXRSZXNvdXJjZRIhLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlc3BvbnNlEloKDUxpc3RSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVzcG9uc2USXQoORGVsZXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXNwb25zZRJfCg5XYXRjaFJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1Jlc3BvbnNlMAESVAoLTGlzdFByb3hpZXMSIS52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXNwb25zZRJZCgxXYXRjaFByb3hpZXMSIi52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1Jlc3BvbnNlMAESUQoKR2V0Um9sbG91dBIgLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlcXVlc3QaIS52bWNwLmFkbWluLnYxLkdldFJvbGxvdXRSZXNwb25zZRJLCghMaXN0VmlldxIeLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXF1ZXN0Gh8udm1jcC5hZG1pbi52MS5MaXN0Vmlld1Jlc3BvbnNlEloKDUxpc3RQcm92aWRlcnMSIy52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2USXQoOUmV2b2tlU2Vzc2lvbnMSJC52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRJXCgxMaXN0U2Vzc2lvbnMSIi52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEloKDUxpc3RSZXZpc2lvbnMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXZpc2lvbnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmV2aXNpb25zUmVzcG9uc2USVAoLR2V0UmV2aXNpb24SIS52bWNwLmFkbWluLnYxLkdldFJldmlzaW9uUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmV2aXNpb25SZXNwb25zZRJmChFSb2xsYmFja1Jlc291cmNlcxInLnZtY3AuYWRtaW4udjEuUm9sbGJhY2tSZXNvdXJjZXNSZXF1ZXN0Gigudm1jcC5hZG1pbi52MS5Sb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEmAKD0xpc3RBdWRpdEV2ZW50cxIlLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBomLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USVAoLVmVyaWZ5QXVkaXQSIS52bWNwLmFkbWluLnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuVmVyaWZ5QXVkaXRSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -48,6 +48,27 @@ export type ApplyResourcesRequest = Message<"vmcp.admin.v1.ApplyResourcesRequest
    * @generated from field: string reason = 3;
    */
   reason: string;
+
+  /**
+   * Delete what is declared and not among the resources, revocations excepted.
+   *
+   * @generated from field: bool prune = 4;
+   */
+  prune: boolean;
+
+  /**
+   * Only when the store is still at this revision (ABORTED otherwise), so that what was shown is what is done. Unset: not checked.
+   *
+   * @generated from field: uint64 expected_revision = 5;
+   */
+  expectedRevision: bigint;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
 };
 
 /**
@@ -142,6 +163,197 @@ export const ResourceChangeSchema: GenMessage<ResourceChange> = /*@__PURE__*/
   messageDesc(file_vmcp_admin_v1_admin, 2);
 
 /**
+ * A resource that is not there yet.
+ *
+ * @generated from message vmcp.admin.v1.CreateResourceRequest
+ */
+export type CreateResourceRequest = Message<"vmcp.admin.v1.CreateResourceRequest"> & {
+  /**
+   * With its name.
+   *
+   * @generated from field: vmcp.resource.v1.Resource resource = 1;
+   */
+  resource?: Resource | undefined;
+
+  /**
+   * Check, and say what would be made.
+   *
+   * @generated from field: bool validate_only = 2;
+   */
+  validateOnly: boolean;
+
+  /**
+   * Why, for the history.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.CreateResourceRequest.
+ * Use `create(CreateResourceRequestSchema)` to create a new message.
+ */
+export const CreateResourceRequestSchema: GenMessage<CreateResourceRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 3);
+
+/**
+ * What was made.
+ *
+ * @generated from message vmcp.admin.v1.CreateResourceResponse
+ */
+export type CreateResourceResponse = Message<"vmcp.admin.v1.CreateResourceResponse"> & {
+  /**
+   * As it is, or would be.
+   *
+   * @generated from field: vmcp.resource.v1.Resource resource = 1;
+   */
+  resource?: Resource | undefined;
+
+  /**
+   * Of the commit, or as it would be.
+   *
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * Version of the snapshot that the proxies get.
+   *
+   * @generated from field: string version = 3;
+   */
+  version: string;
+
+  /**
+   * Keys that have no effect yet and the like.
+   *
+   * @generated from field: repeated string warnings = 4;
+   */
+  warnings: string[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.CreateResourceResponse.
+ * Use `create(CreateResourceResponseSchema)` to create a new message.
+ */
+export const CreateResourceResponseSchema: GenMessage<CreateResourceResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 4);
+
+/**
+ * New values of fields of one resource.
+ *
+ * @generated from message vmcp.admin.v1.UpdateResourceRequest
+ */
+export type UpdateResourceRequest = Message<"vmcp.admin.v1.UpdateResourceRequest"> & {
+  /**
+   * Its name and the new values; with an etag only when it still has it (ABORTED otherwise).
+   *
+   * @generated from field: vmcp.resource.v1.Resource resource = 1;
+   */
+  resource?: Resource | undefined;
+
+  /**
+   * Which fields, as `backend.url` or `virtual_server.aggregation`; what is unset in the resource is cleared. Lists and maps are
+   * replaced as a whole. Missing: all that are set in the resource, at every depth. `*`: the whole spec is replaced. Fields that only
+   * the control plane sets are passed over, and unknown ones refused.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 2;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * Create it when it is not there; the mask counts for nothing then.
+   *
+   * @generated from field: bool allow_missing = 3;
+   */
+  allowMissing: boolean;
+
+  /**
+   * Check, and say what it would be.
+   *
+   * @generated from field: bool validate_only = 4;
+   */
+  validateOnly: boolean;
+
+  /**
+   * Why, for the history.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.UpdateResourceRequest.
+ * Use `create(UpdateResourceRequestSchema)` to create a new message.
+ */
+export const UpdateResourceRequestSchema: GenMessage<UpdateResourceRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 5);
+
+/**
+ * What became of it.
+ *
+ * @generated from message vmcp.admin.v1.UpdateResourceResponse
+ */
+export type UpdateResourceResponse = Message<"vmcp.admin.v1.UpdateResourceResponse"> & {
+  /**
+   * As it is, or would be.
+   *
+   * @generated from field: vmcp.resource.v1.Resource resource = 1;
+   */
+  resource?: Resource | undefined;
+
+  /**
+   * Of the commit, or as it would be; the present one when nothing changed.
+   *
+   * @generated from field: uint64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * Version of the snapshot that the proxies get.
+   *
+   * @generated from field: string version = 3;
+   */
+  version: string;
+
+  /**
+   * Keys that have no effect yet and the like.
+   *
+   * @generated from field: repeated string warnings = 4;
+   */
+  warnings: string[];
+
+  /**
+   * With what it was before; `unchanged` when nothing changed.
+   *
+   * @generated from field: vmcp.admin.v1.ResourceChange change = 5;
+   */
+  change?: ResourceChange | undefined;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.UpdateResourceResponse.
+ * Use `create(UpdateResourceResponseSchema)` to create a new message.
+ */
+export const UpdateResourceResponseSchema: GenMessage<UpdateResourceResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 6);
+
+/**
  * By name.
  *
  * @generated from message vmcp.admin.v1.GetResourceRequest
@@ -160,7 +372,7 @@ export type GetResourceRequest = Message<"vmcp.admin.v1.GetResourceRequest"> & {
  * Use `create(GetResourceRequestSchema)` to create a new message.
  */
 export const GetResourceRequestSchema: GenMessage<GetResourceRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 3);
+  messageDesc(file_vmcp_admin_v1_admin, 7);
 
 /**
  * The resource.
@@ -181,7 +393,7 @@ export type GetResourceResponse = Message<"vmcp.admin.v1.GetResourceResponse"> &
  * Use `create(GetResourceResponseSchema)` to create a new message.
  */
 export const GetResourceResponseSchema: GenMessage<GetResourceResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 4);
+  messageDesc(file_vmcp_admin_v1_admin, 8);
 
 /**
  * By kind.
@@ -223,7 +435,7 @@ export type ListResourcesRequest = Message<"vmcp.admin.v1.ListResourcesRequest">
  * Use `create(ListResourcesRequestSchema)` to create a new message.
  */
 export const ListResourcesRequestSchema: GenMessage<ListResourcesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 5);
+  messageDesc(file_vmcp_admin_v1_admin, 9);
 
 /**
  * One page.
@@ -258,7 +470,7 @@ export type ListResourcesResponse = Message<"vmcp.admin.v1.ListResourcesResponse
  * Use `create(ListResourcesResponseSchema)` to create a new message.
  */
 export const ListResourcesResponseSchema: GenMessage<ListResourcesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 6);
+  messageDesc(file_vmcp_admin_v1_admin, 10);
 
 /**
  * By name.
@@ -293,6 +505,27 @@ export type DeleteResourceRequest = Message<"vmcp.admin.v1.DeleteResourceRequest
    * @generated from field: bool validate_only = 4;
    */
   validateOnly: boolean;
+
+  /**
+   * Why, for the history. Unset: that it was deleted.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
+
+  /**
+   * That it is not there is no error.
+   *
+   * @generated from field: bool allow_missing = 7;
+   */
+  allowMissing: boolean;
 };
 
 /**
@@ -300,7 +533,7 @@ export type DeleteResourceRequest = Message<"vmcp.admin.v1.DeleteResourceRequest
  * Use `create(DeleteResourceRequestSchema)` to create a new message.
  */
 export const DeleteResourceRequestSchema: GenMessage<DeleteResourceRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 7);
+  messageDesc(file_vmcp_admin_v1_admin, 11);
 
 /**
  * What went.
@@ -335,7 +568,7 @@ export type DeleteResourceResponse = Message<"vmcp.admin.v1.DeleteResourceRespon
  * Use `create(DeleteResourceResponseSchema)` to create a new message.
  */
 export const DeleteResourceResponseSchema: GenMessage<DeleteResourceResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 8);
+  messageDesc(file_vmcp_admin_v1_admin, 12);
 
 /**
  * By kind.
@@ -363,7 +596,7 @@ export type WatchResourcesRequest = Message<"vmcp.admin.v1.WatchResourcesRequest
  * Use `create(WatchResourcesRequestSchema)` to create a new message.
  */
 export const WatchResourcesRequestSchema: GenMessage<WatchResourcesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 9);
+  messageDesc(file_vmcp_admin_v1_admin, 13);
 
 /**
  * One event.
@@ -398,7 +631,7 @@ export type WatchResourcesResponse = Message<"vmcp.admin.v1.WatchResourcesRespon
  * Use `create(WatchResourcesResponseSchema)` to create a new message.
  */
 export const WatchResourcesResponseSchema: GenMessage<WatchResourcesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 10);
+  messageDesc(file_vmcp_admin_v1_admin, 14);
 
 /**
  * One proxy.
@@ -503,7 +736,7 @@ export type Proxy = Message<"vmcp.admin.v1.Proxy"> & {
  * Use `create(ProxySchema)` to create a new message.
  */
 export const ProxySchema: GenMessage<Proxy> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 11);
+  messageDesc(file_vmcp_admin_v1_admin, 15);
 
 /**
  * A refused version.
@@ -545,7 +778,7 @@ export type NackRecord = Message<"vmcp.admin.v1.NackRecord"> & {
  * Use `create(NackRecordSchema)` to create a new message.
  */
 export const NackRecordSchema: GenMessage<NackRecord> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 12);
+  messageDesc(file_vmcp_admin_v1_admin, 16);
 
 /**
  * All proxies.
@@ -560,7 +793,7 @@ export type ListProxiesRequest = Message<"vmcp.admin.v1.ListProxiesRequest"> & {
  * Use `create(ListProxiesRequestSchema)` to create a new message.
  */
 export const ListProxiesRequestSchema: GenMessage<ListProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 13);
+  messageDesc(file_vmcp_admin_v1_admin, 17);
 
 /**
  * Sorted by id.
@@ -588,7 +821,7 @@ export type ListProxiesResponse = Message<"vmcp.admin.v1.ListProxiesResponse"> &
  * Use `create(ListProxiesResponseSchema)` to create a new message.
  */
 export const ListProxiesResponseSchema: GenMessage<ListProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 14);
+  messageDesc(file_vmcp_admin_v1_admin, 18);
 
 /**
  * All proxies.
@@ -603,7 +836,7 @@ export type WatchProxiesRequest = Message<"vmcp.admin.v1.WatchProxiesRequest"> &
  * Use `create(WatchProxiesRequestSchema)` to create a new message.
  */
 export const WatchProxiesRequestSchema: GenMessage<WatchProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 15);
+  messageDesc(file_vmcp_admin_v1_admin, 19);
 
 /**
  * All proxies, again after each change.
@@ -631,7 +864,7 @@ export type WatchProxiesResponse = Message<"vmcp.admin.v1.WatchProxiesResponse">
  * Use `create(WatchProxiesResponseSchema)` to create a new message.
  */
 export const WatchProxiesResponseSchema: GenMessage<WatchProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 16);
+  messageDesc(file_vmcp_admin_v1_admin, 20);
 
 /**
  * The newest.
@@ -646,7 +879,7 @@ export type GetRolloutRequest = Message<"vmcp.admin.v1.GetRolloutRequest"> & {
  * Use `create(GetRolloutRequestSchema)` to create a new message.
  */
 export const GetRolloutRequestSchema: GenMessage<GetRolloutRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 17);
+  messageDesc(file_vmcp_admin_v1_admin, 21);
 
 /**
  * The newest version on its way.
@@ -758,7 +991,7 @@ export type GetRolloutResponse = Message<"vmcp.admin.v1.GetRolloutResponse"> & {
  * Use `create(GetRolloutResponseSchema)` to create a new message.
  */
 export const GetRolloutResponseSchema: GenMessage<GetRolloutResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 18);
+  messageDesc(file_vmcp_admin_v1_admin, 22);
 
 /**
  * Of which virtual server.
@@ -779,7 +1012,7 @@ export type ListViewRequest = Message<"vmcp.admin.v1.ListViewRequest"> & {
  * Use `create(ListViewRequestSchema)` to create a new message.
  */
 export const ListViewRequestSchema: GenMessage<ListViewRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * As reported.
@@ -807,7 +1040,7 @@ export type ListViewResponse = Message<"vmcp.admin.v1.ListViewResponse"> & {
  * Use `create(ListViewResponseSchema)` to create a new message.
  */
 export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * One discovery provider.
@@ -877,7 +1110,7 @@ export type Provider = Message<"vmcp.admin.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 21);
+  messageDesc(file_vmcp_admin_v1_admin, 25);
 
 /**
  * All providers.
@@ -898,7 +1131,7 @@ export type ListProvidersRequest = Message<"vmcp.admin.v1.ListProvidersRequest">
  * Use `create(ListProvidersRequestSchema)` to create a new message.
  */
 export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 22);
+  messageDesc(file_vmcp_admin_v1_admin, 26);
 
 /**
  * In the order of their precedence.
@@ -927,7 +1160,7 @@ export type ListProvidersResponse = Message<"vmcp.admin.v1.ListProvidersResponse
  * Use `create(ListProvidersResponseSchema)` to create a new message.
  */
 export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 23);
+  messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
  * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
@@ -983,6 +1216,13 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
    * @generated from field: bool validate_only = 7;
    */
   validateOnly: boolean;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 8;
+   */
+  requestId: string;
 };
 
 /**
@@ -990,7 +1230,7 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
  * Use `create(RevokeSessionsRequestSchema)` to create a new message.
  */
 export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 24);
+  messageDesc(file_vmcp_admin_v1_admin, 28);
 
 /**
  * What was made.
@@ -1025,7 +1265,7 @@ export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsRespon
  * Use `create(RevokeSessionsResponseSchema)` to create a new message.
  */
 export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 25);
+  messageDesc(file_vmcp_admin_v1_admin, 29);
 
 /**
  * Which sessions to list. The filters hold together.
@@ -1067,7 +1307,7 @@ export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> &
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 26);
+  messageDesc(file_vmcp_admin_v1_admin, 30);
 
 /**
  * As the proxies reported.
@@ -1109,7 +1349,7 @@ export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse">
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 27);
+  messageDesc(file_vmcp_admin_v1_admin, 31);
 
 /**
  * One commit.
@@ -1165,7 +1405,7 @@ export type Revision = Message<"vmcp.admin.v1.Revision"> & {
  * Use `create(RevisionSchema)` to create a new message.
  */
 export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 28);
+  messageDesc(file_vmcp_admin_v1_admin, 32);
 
 /**
  * One page.
@@ -1193,7 +1433,7 @@ export type ListRevisionsRequest = Message<"vmcp.admin.v1.ListRevisionsRequest">
  * Use `create(ListRevisionsRequestSchema)` to create a new message.
  */
 export const ListRevisionsRequestSchema: GenMessage<ListRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 29);
+  messageDesc(file_vmcp_admin_v1_admin, 33);
 
 /**
  * One page.
@@ -1221,7 +1461,7 @@ export type ListRevisionsResponse = Message<"vmcp.admin.v1.ListRevisionsResponse
  * Use `create(ListRevisionsResponseSchema)` to create a new message.
  */
 export const ListRevisionsResponseSchema: GenMessage<ListRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 30);
+  messageDesc(file_vmcp_admin_v1_admin, 34);
 
 /**
  * Which.
@@ -1242,7 +1482,7 @@ export type GetRevisionRequest = Message<"vmcp.admin.v1.GetRevisionRequest"> & {
  * Use `create(GetRevisionRequestSchema)` to create a new message.
  */
 export const GetRevisionRequestSchema: GenMessage<GetRevisionRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 31);
+  messageDesc(file_vmcp_admin_v1_admin, 35);
 
 /**
  * The commit.
@@ -1270,7 +1510,7 @@ export type GetRevisionResponse = Message<"vmcp.admin.v1.GetRevisionResponse"> &
  * Use `create(GetRevisionResponseSchema)` to create a new message.
  */
 export const GetRevisionResponseSchema: GenMessage<GetRevisionResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 32);
+  messageDesc(file_vmcp_admin_v1_admin, 36);
 
 /**
  * Back to when.
@@ -1305,6 +1545,13 @@ export type RollbackResourcesRequest = Message<"vmcp.admin.v1.RollbackResourcesR
    * @generated from field: uint64 expected_revision = 4;
    */
   expectedRevision: bigint;
+
+  /**
+   * A UUID: at most once within an hour.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
 };
 
 /**
@@ -1312,7 +1559,7 @@ export type RollbackResourcesRequest = Message<"vmcp.admin.v1.RollbackResourcesR
  * Use `create(RollbackResourcesRequestSchema)` to create a new message.
  */
 export const RollbackResourcesRequestSchema: GenMessage<RollbackResourcesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 33);
+  messageDesc(file_vmcp_admin_v1_admin, 37);
 
 /**
  * What changed.
@@ -1361,7 +1608,7 @@ export type RollbackResourcesResponse = Message<"vmcp.admin.v1.RollbackResources
  * Use `create(RollbackResourcesResponseSchema)` to create a new message.
  */
 export const RollbackResourcesResponseSchema: GenMessage<RollbackResourcesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 34);
+  messageDesc(file_vmcp_admin_v1_admin, 38);
 
 /**
  * One line of the audit trail.
@@ -1466,7 +1713,7 @@ export type AuditEvent = Message<"vmcp.admin.v1.AuditEvent"> & {
  * Use `create(AuditEventSchema)` to create a new message.
  */
 export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 35);
+  messageDesc(file_vmcp_admin_v1_admin, 39);
 
 /**
  * One page.
@@ -1501,7 +1748,7 @@ export type ListAuditEventsRequest = Message<"vmcp.admin.v1.ListAuditEventsReque
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 36);
+  messageDesc(file_vmcp_admin_v1_admin, 40);
 
 /**
  * One page.
@@ -1529,7 +1776,7 @@ export type ListAuditEventsResponse = Message<"vmcp.admin.v1.ListAuditEventsResp
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 37);
+  messageDesc(file_vmcp_admin_v1_admin, 41);
 
 /**
  * All that is kept.
@@ -1544,7 +1791,7 @@ export type VerifyAuditRequest = Message<"vmcp.admin.v1.VerifyAuditRequest"> & {
  * Use `create(VerifyAuditRequestSchema)` to create a new message.
  */
 export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 38);
+  messageDesc(file_vmcp_admin_v1_admin, 42);
 
 /**
  * What was found.
@@ -1586,7 +1833,7 @@ export type VerifyAuditResponse = Message<"vmcp.admin.v1.VerifyAuditResponse"> &
  * Use `create(VerifyAuditResponseSchema)` to create a new message.
  */
 export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 39);
+  messageDesc(file_vmcp_admin_v1_admin, 43);
 
 /**
  * Nothing to say.
@@ -1601,7 +1848,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 40);
+  messageDesc(file_vmcp_admin_v1_admin, 44);
 
 /**
  * Who answers.
@@ -1650,7 +1897,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 41);
+  messageDesc(file_vmcp_admin_v1_admin, 45);
 
 /**
  * How a proxy stands to what it should run.
@@ -1840,7 +2087,13 @@ export const ProviderStateSchema: GenEnum<ProviderState> = /*@__PURE__*/
 
 /**
  * Declared resources, and what the proxies made of them.
- * Errors carry google.rpc.BadRequest with every violation, and google.rpc.ErrorInfo.
+ *
+ * Errors carry google.rpc.ErrorInfo, and google.rpc.BadRequest with every violation, PreconditionFailure, ResourceInfo or RetryInfo
+ * where they say more.
+ *
+ * Every method that changes something takes `validate_only`: everything is checked, the whole is compiled, and the answer is what
+ * would be answered, but nothing is committed. It also takes a `request_id`, a UUID of the caller's choice: a call that is repeated
+ * with it within an hour is not done again but gets the first answer, and another call with it is refused. The last 1,000 are known.
  *
  * @generated from service vmcp.admin.v1.AdminService
  */
@@ -1854,6 +2107,26 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof ApplyResourcesRequestSchema;
     output: typeof ApplyResourcesResponseSchema;
+  },
+  /**
+   * Creates one resource; ALREADY_EXISTS when there is one of that name.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.CreateResource
+   */
+  createResource: {
+    methodKind: "unary";
+    input: typeof CreateResourceRequestSchema;
+    output: typeof CreateResourceResponseSchema;
+  },
+  /**
+   * Changes fields of one resource (AIP-134); NOT_FOUND when there is none of that name.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.UpdateResource
+   */
+  updateResource: {
+    methodKind: "unary";
+    input: typeof UpdateResourceRequestSchema;
+    output: typeof UpdateResourceResponseSchema;
   },
   /**
    * One resource; NOT_FOUND when there is none of that name.
