@@ -1,5 +1,7 @@
 // Joins the generated services (protobuf-es) to grpc-js: a server definition, typed handlers, a typed client,
 // and a way to send bytes that were encoded once for many streams.
+import { isIP } from "node:net";
+import { checkServerIdentity, createSecureContext, type PeerCertificate } from "node:tls";
 import {
   create,
   type DescMessage,
@@ -63,18 +65,46 @@ export function addService<S extends DescService>(server: grpc.Server, service: 
   server.addService(definitionOf(service), implementation);
 }
 
+/** What a client shows and wants over TLS, all in PEM. */
+export interface Tls {
+  /** Whom it trusts. Default: the public authorities that come with Node.js. */
+  readonly authority?: string | undefined;
+  /** Of its own, with the key; default: none. */
+  readonly certificate?: string | undefined;
+  readonly key?: string | undefined;
+  /** Who the server must be, beyond having a certificate of that authority. Default: who the address says. */
+  readonly checkServer?: (host: string, certificate: PeerCertificate) => Error | undefined;
+}
+
 /** Opens a client. Connects lazily; every call must carry a deadline or be a stream its owner ends. */
 export function createClient<S extends DescService>(
   service: S,
   address: string,
-  credentials: grpc.ChannelCredentials,
+  security: grpc.ChannelCredentials | Tls,
   options: grpc.ChannelOptions = {},
 ): Client<S> {
-  const channel = new grpc.Client(address, credentials, options);
+  const channel = openChannel(address, security, options);
   const methods: Record<string, unknown> = { close: () => channel.close(), [Symbol.dispose]: () => channel.close() };
   const definition = definitionOf(service);
   for (const method of service.methods) methods[method.localName] = clientMethod(channel, method, definition);
   return methods as Client<S>;
+}
+
+/** What a client is made of. Throws when certificate and key are none, or of different pairs. */
+export function openChannel(
+  address: string,
+  security: grpc.ChannelCredentials | Tls,
+  options: grpc.ChannelOptions = {},
+): grpc.Client {
+  if (security instanceof grpc.ChannelCredentials) return new grpc.Client(address, security, options);
+  const { authority, certificate, key, checkServer = checkServerIdentity } = security;
+  const host = address.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
+  // An intermediate authority may be all there is to trust.
+  const context = createSecureContext({ ca: authority, cert: certificate, key, allowPartialTrustChain: true });
+  const checking = { checkServerIdentity: (_name: string, shown: PeerCertificate) => checkServer(host, shown) };
+  // grpc-js names whatever it connects to in SNI; Node.js refuses IP addresses there (RFC 6066, section 3).
+  const naming = isIP(host) === 0 ? {} : { "grpc.ssl_target_name_override": "vmcp.invalid" };
+  return new grpc.Client(address, grpc.credentials.createFromSecureContext(context, checking), { ...options, ...naming });
 }
 
 function clientMethod(channel: grpc.Client, method: DescMethod, definition: grpc.ServiceDefinition): unknown {
