@@ -6,6 +6,7 @@ export type ControlPlaneErrorCode =
   | "address_invalid"
   | "address_not_loopback"
   | "store_unusable"
+  | "trust_unusable"
   | "invalid_resources";
 
 /** `message` is one line for the operator; `details` further lines; `cause` is for the log. */

@@ -3,26 +3,25 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { Server } from "@grpc/grpc-js";
 import type { Log } from "../common/log.ts";
-import { AdminService, type ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
-import { DiscoveryService } from "../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import type { ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { addService } from "../proto/grpc.ts";
 import { toResourceChange } from "./admin/declare.ts";
 import { createEditor, replacement } from "./admin/edit.ts";
 import { AdminError } from "./admin/errors.ts";
-import { listen, shutDown } from "./admin/listen.ts";
+import { type Listener, listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
-import { adminHandlers } from "./admin/server.ts";
+import { openSecurity, type SecurityChoice } from "./admin/security.ts";
+import { addServices } from "./admin/services.ts";
 import { createDiscovery } from "./discovery/discovery.ts";
 import { fileMemory } from "./discovery/memory.ts";
 import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";
 import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
-import { discoveryHandlers } from "./push/server.ts";
 import { startReconciler } from "./reconcile.ts";
 import { isFile, openStore } from "./store/open.ts";
 import { type Store, StoreError } from "./store/store.ts";
 
+export type { SecurityChoice } from "./admin/security.ts";
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
 export { loadConfig } from "./config/load.ts";
@@ -32,8 +31,10 @@ export { ControlPlaneError } from "./errors.ts";
 export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";
 
 export interface ControlPlaneOptions {
-  /** `host:port` on this machine only; port 0 takes a free one. */
-  readonly listen: string;
+  /**
+   * `host:port`, port 0 takes a free one, or `unix:/path`; one or several. What other machines can reach needs `security.authority`.
+   */
+  readonly listen: string | readonly string[];
   /** The path of an SQLite file, `:memory:`, or a `postgres://` address. */
   readonly store: string;
   readonly log: Log;
@@ -41,6 +42,8 @@ export interface ControlPlaneOptions {
   readonly readOnlyReason?: string | undefined;
   /** Where backends come from that nobody declared. Default: nowhere. */
   readonly discovery?: DiscoveryChoice | undefined;
+  /** Certificates, and who gives people their tokens. Default: neither, and so only this machine is served, and may do everything. */
+  readonly security?: SecurityChoice | undefined;
   /** Default: the system's clock. */
   readonly nowMs?: (() => number) | undefined;
   /** Ends waiting for a store that does not answer. */
@@ -48,7 +51,7 @@ export interface ControlPlaneOptions {
 }
 
 export interface ControlPlane extends AsyncDisposable {
-  /** Where it listens, `host:port`. */
+  /** Where it listens first, `host:port` or `unix:/path`. */
   readonly address: string;
   /**
    * Makes the declared resources exactly these, read-only or not; revocations of sessions stay. Throws ControlPlaneError `invalid_resources` with one line per
@@ -87,20 +90,22 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const editor = createEditor({ store, reconciler });
   const stopping = new AbortController();
   const server = new Server(serverOptions);
-  addService(server, DiscoveryService, discoveryHandlers(fleet, log));
-  addService(
-    server,
-    AdminService,
-    adminHandlers({ store, fleet, editor, discovery, log, readOnlyReason, nowMs, stopping: stopping.signal }),
-  );
+  const security = started.use(await openSecurity(options, { store, nowMs }));
+  const { trust } = security;
+  addServices(server, { store, fleet, editor, discovery, trust, log, readOnlyReason, nowMs, stopping: stopping.signal });
   await reconciler.started;
-  const address = await listen(server, options.listen);
   started.defer(async () => {
     stopping.abort();
     await fleet.drain(drainMs);
     fleet.close();
     await shutDown(server);
   });
+  const wanted = typeof options.listen === "string" ? [options.listen] : options.listen;
+  const listeners: Listener[] = [];
+  for (const one of wanted) listeners.push(await listen(server, one, security));
+  for (const { address: at } of listeners.filter(({ isLocal }) => isLocal))
+    log.warn({ address: at }, "plain text here: whoever reaches it from this machine is admin");
+  const address = (listeners[0] as Listener).address;
   const running = started.move();
 
   return {
@@ -113,6 +118,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
           method: "replaceAll",
           reason,
           requestId: randomUUID(),
+          permit: () => undefined,
         });
         return { ...edited, changes: edited.changes.map(toResourceChange) };
       } catch (error) {

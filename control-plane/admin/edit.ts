@@ -34,6 +34,8 @@ export interface Editor {
 export type Plan = (present: Listing) => readonly Change[] | Promise<readonly Change[]>;
 
 export interface EditOptions extends Attempt {
+  /** Throws unless whoever asks may make these changes. */
+  readonly permit: (changes: readonly Changed[]) => void;
   /** Default false: commit. */
   readonly validateOnly?: boolean;
   /** How problems that the change causes are reported: a delete breaks what refers to it, an apply is itself wrong. */
@@ -61,9 +63,10 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
   let last: Promise<unknown> = Promise.resolve();
 
   async function attempt(plan: Plan, options: EditOptions): Promise<Edited> {
-    const { validateOnly = false, onProblems = "INVALID_RESOURCES", answer, ...by } = options;
+    const { validateOnly = false, onProblems = "INVALID_RESOURCES", permit, answer, actor, requestId, method, reason } = options;
     const present = await store.list();
     const changes = await plan(present);
+    permit(planned(present, changes));
     const preview = previewOf(present, changes);
     const problems = reconciler.problemsOf(preview.resources);
     const faults = blocking(problems);
@@ -87,6 +90,7 @@ export function createEditor({ store, reconciler }: { readonly store: Store; rea
 
     if (validateOnly) return toEdited(preview);
     const kept = answer && { ...answer, encode: (commit: Commit) => answer.encode(toEdited(commit)) };
+    const by = { actor, requestId, method, reason };
     return toEdited(await store.commit(changes, { ...by, expectedRevision: present.revision, answer: kept }));
   }
 
@@ -131,6 +135,12 @@ export function pruned(present: Listing, resources: readonly Resource[]): Change
   const kept = new Set(resources.map(({ name }) => name));
   const gone = present.resources.filter(({ name }) => !kept.has(name) && !isRevocationName(name));
   return gone.map(({ name }) => ({ name, resource: undefined }));
+}
+
+/** Both sides of every change, also of those that alter nothing: their answers show what is there. */
+function planned({ resources }: Listing, changes: readonly Change[]): Changed[] {
+  const present = new Map(resources.map((resource) => [resource.name, resource]));
+  return changes.map(({ name, resource }) => ({ name, before: present.get(name), after: resource }));
 }
 
 /** The set as it would be, checked against the etags that the changes expect. */

@@ -15,6 +15,7 @@ import { fieldOf, problemLine } from "../compiler/problem-text.ts";
 import { parseName } from "../resource-names.ts";
 import type { Problem } from "../resources/problems.ts";
 import { StoreError } from "../store/store.ts";
+import { TrustError, type TrustErrorCode } from "../trust/errors.ts";
 
 /** Why a request was refused. One gRPC code each. */
 export type AdminErrorReason =
@@ -32,6 +33,10 @@ export type AdminErrorReason =
   | "CHANGES_FORGOTTEN"
   | "BUSY"
   | "STORE_UNAVAILABLE"
+  | "UNAUTHENTICATED"
+  | "PERMISSION_DENIED"
+  | "TOO_MANY"
+  | "NO_AUTHORITY"
   | "INTERNAL";
 
 const codes = {
@@ -49,6 +54,10 @@ const codes = {
   CHANGES_FORGOTTEN: status.OUT_OF_RANGE,
   BUSY: status.RESOURCE_EXHAUSTED,
   STORE_UNAVAILABLE: status.UNAVAILABLE,
+  UNAUTHENTICATED: status.UNAUTHENTICATED,
+  PERMISSION_DENIED: status.PERMISSION_DENIED,
+  TOO_MANY: status.RESOURCE_EXHAUSTED,
+  NO_AUTHORITY: status.FAILED_PRECONDITION,
   INTERNAL: status.INTERNAL,
 } as const satisfies Record<AdminErrorReason, status>;
 
@@ -104,8 +113,19 @@ export function toServiceError(error: unknown, log: Log): Partial<ServiceError> 
   return wire(known);
 }
 
+const trustReasons = {
+  invalid: "INVALID_REQUEST",
+  unproven: "UNAUTHENTICATED",
+  denied: "PERMISSION_DENIED",
+  not_found: "NOT_FOUND",
+  exists: "ALREADY_EXISTS",
+  full: "TOO_MANY",
+  no_authority: "NO_AUTHORITY",
+} as const satisfies Record<TrustErrorCode, AdminErrorReason>;
+
 function adopt(error: unknown): AdminError | undefined {
   if (error instanceof AdminError) return error;
+  if (error instanceof TrustError) return new AdminError(trustReasons[error.code], error.message);
   if (!(error instanceof StoreError)) return undefined;
   const metadata = error.resource === undefined ? {} : { resource: error.resource };
   if (error.code === "conflict" || error.code === "repeated") return new AdminError("ETAG_MISMATCH", error.message, { metadata });

@@ -1,0 +1,80 @@
+// Who may take part, as all control planes of a store agree on it. What every call is judged by is held in memory, read again when
+// something changes here and every few seconds, and stays what it was while the store is away.
+import { setTimeout as delay } from "node:timers/promises";
+import type { Log } from "../../common/log.ts";
+import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
+import type { Attempt, RecordChange, Store } from "../store/store.ts";
+import type { Authority } from "./authority.ts";
+import { type Binding, type Bindings, createBindings } from "./bindings.ts";
+import { type Certificates, createCertificates } from "./certificates.ts";
+import { createTokens, type Tokens } from "./tokens.ts";
+
+// What another control plane revoked is refused here within this.
+const refreshMs = 5_000;
+
+export interface Trust extends AsyncDisposable {
+  /** Undefined: this control plane makes no certificates, and serves only its own machine. */
+  readonly authority: Authority | undefined;
+  readonly tokens: Tokens;
+  readonly certificates: Certificates;
+  readonly bindings: Bindings;
+  isRevoked(serial: string): boolean;
+  /** Of everybody, sorted by name. */
+  currentBindings(): readonly Binding[];
+  /** Wakes when somebody may have lost a right. */
+  readonly changes: Pick<ChangeFeed, "next">;
+}
+
+export interface TrustOptions {
+  readonly store: Pick<Store, "records">;
+  readonly authority: Authority | undefined;
+  /** Default: 7 days. */
+  readonly proxyCertificateTtlMs?: number | undefined;
+  readonly log: Log;
+  readonly nowMs: () => number;
+}
+
+/** Resolves when it knows what the store knows. Throws StoreError when the store does not answer then. */
+export async function startTrust({ store, authority, log, nowMs, ...options }: TrustOptions): Promise<Trust> {
+  const feed = createChangeFeed();
+  const stop = new AbortController();
+  const records = {
+    ...store.records,
+    async change(changes: readonly RecordChange[], by: Attempt) {
+      await store.records.change(changes, by);
+      await refresh();
+    },
+  };
+  const tokens = createTokens(records, authority, nowMs);
+  const certificates = createCertificates({ records, authority, tokens, nowMs, proxyTtlMs: options.proxyCertificateTtlMs });
+  const bindings = createBindings(records);
+  let [denied, bound] = await Promise.all([certificates.denied(), bindings.list()]);
+
+  async function refresh(): Promise<void> {
+    try {
+      [denied, bound] = await Promise.all([certificates.denied(), bindings.list()]);
+      feed.wake();
+    } catch (error) {
+      log.warn({ reason: (error as Error).message }, "the store does not say who was revoked; what it said last counts");
+    }
+  }
+
+  async function follow(): Promise<void> {
+    while (!stop.signal.aborted) {
+      await delay(refreshMs, undefined, { signal: stop.signal, ref: false }).catch(() => undefined);
+      if (!stop.signal.aborted) await refresh();
+    }
+  }
+
+  const following = follow();
+  return {
+    ...{ authority, tokens, certificates, bindings },
+    changes: feed,
+    isRevoked: (serial) => denied.has(serial),
+    currentBindings: () => bound,
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await following;
+    },
+  };
+}
