@@ -5,6 +5,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
+import { controlPlaneTrust, proxyTrust } from "./vmcp/trust-flags.ts";
 
 // A reader that went away (a closed pipe) is no reason to stop serving.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
@@ -28,8 +29,12 @@ discovering(listening(serve), "toolhive and toolhive-files, when a groupRef has 
   .option("--admin-listen <host:port>", "where vmcpctl reaches this process; without it 127.0.0.1:7400 or any free port")
   .action(async (options) => (await import("./vmcp/serve.ts")).serve(options));
 
-discovering(program.command("control-plane").description("run a control plane"), "none")
-  .option("--listen <host:port>", "address of the admin API and of the snapshot streams", "127.0.0.1:7400")
+controlPlaneTrust(discovering(program.command("control-plane").description("run a control plane"), "none"))
+  .option(
+    "--listen <address...>",
+    "host:port or unix:/path, one or several, for operators and proxies; other machines need certificates",
+    ["127.0.0.1:7400"],
+  )
   .addOption(
     new Option("--store <place>", "what is declared: an SQLite file, :memory:, or postgres://user@host/database")
       .env("VMCP_STORE")
@@ -43,7 +48,7 @@ discovering(program.command("control-plane").description("run a control plane"),
     await (await import("./vmcp/control-plane.ts")).controlPlane(options);
   });
 
-listening(program.command("proxy").description("run a proxy"))
+proxyTrust(listening(program.command("proxy").description("run a proxy")))
   .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])
   .option("--id <name>", "name of this proxy, stable over restarts (default: the host name and port)")
   .option("--advertise <url>", "where other proxies reach this one (default: where it listens)", parseOrigin)

@@ -10,17 +10,21 @@ import { isLoopback, type ServingOptions, type SessionOptions, startServing } fr
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
 import { type Sync, startSync } from "./sync/follow.ts";
+import { type LinkOptions, openLink } from "./sync/link.ts";
 import { stateOf } from "./sync/report.ts";
 
 export { RedisAddressError } from "./redis/address.ts";
 export type { SnapshotRefusedError } from "./runtime.ts";
 export { KeyRingError } from "./session/key-ring.ts";
+export { IdentityError } from "./sync/identity.ts";
 
 export interface DataPlaneOptions extends ServingOptions {
   /** Addresses of control planes. */
   readonly controlPlanes: readonly string[];
   /** Where what is live is kept for the next start, which may find no control plane. Default: nowhere. */
   readonly stateDirectory?: string | undefined;
+  /** Certificates towards control planes. Without any, they must be on this machine. */
+  readonly link?: Pick<LinkOptions, "enrolTokenFile" | "certificate"> | undefined;
   /** A file from such a directory, to start from when there is nothing newer. */
   readonly bootstrapSnapshot?: string | undefined;
   /** Name of this proxy, stable over restarts. Default: host name and port. */
@@ -39,7 +43,7 @@ export interface DataPlane extends AsyncDisposable {
   readonly address: string;
 }
 
-/** Listens at once, unready until the first snapshot is live. Rejects when the port is taken; KeyRingError when secrets are not good. */
+/** Listens at once, unready until the first snapshot is live. Rejects when the port is taken; KeyRingError when secrets are not good, IdentityError when certificates are not. */
 export async function startDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   const { log } = options;
   await using stack = new AsyncDisposableStack();
@@ -51,6 +55,9 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   const runtime = (): Runtime => live?.runtime ?? emptyRuntime;
   const serving = stack.use(await startServing(options, { keys, runtime, credentials, config: () => sync?.status() }));
   const { sessions, relay, everyone, address, self } = serving;
+  const id = options.id ?? `${hostname()}-${new URL(address).port}`;
+  const { controlPlanes, stateDirectory } = options;
+  const link = stack.use(await openLink({ ...options.link, controlPlanes, stateDirectory, id, log }));
   stack.use(collectSooner({ sessions: () => sessions.size }));
   live = createLive({
     incoming: createAuthenticators({ log, isExposed: !isLoopback(options.host) }),
@@ -65,12 +72,11 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
   });
   log.info({ address }, "listening");
   sync = startSync({
-    controlPlanes: options.controlPlanes,
-    node: { id: options.id ?? `${hostname()}-${new URL(address).port}`, instanceId: self.instance, address: self.address },
+    ...{ controlPlanes, stateDirectory, link },
+    node: { id, instanceId: self.instance, address: self.address },
     live,
     state: () => stateOf(runtime(), sessions),
     listSessions: serving.list,
-    stateDirectory: options.stateDirectory,
     bootstrapSnapshot: options.bootstrapSnapshot,
     log,
     onLive: (version) => options.onLive?.(version),

@@ -4,9 +4,10 @@ import { ControlPlaneError, startControlPlane } from "../../control-plane/index.
 import { ExitError, exitCodes } from "../exit-codes.ts";
 import { untilStopped } from "../signals.ts";
 import { type DiscoveryFlags, discoveryChoice } from "./discovery-flags.ts";
+import { type ControlPlaneTrustFlags, securityChoice } from "./trust-flags.ts";
 
-export interface ControlPlaneFlags extends DiscoveryFlags {
-  readonly listen: string;
+export interface ControlPlaneFlags extends DiscoveryFlags, ControlPlaneTrustFlags {
+  readonly listen: readonly string[];
   readonly store: string;
   /** What `--store` was called before. */
   readonly data?: string;
@@ -20,7 +21,11 @@ export async function controlPlane(options: ControlPlaneFlags): Promise<void> {
   const log = openLog("control-plane");
   try {
     const store = options.data ?? options.store;
-    await using plane = await startControlPlane({ listen: options.listen, store, discovery, log, signal: stopping.signal });
+    await using plane = await startControlPlane({
+      ...{ listen: options.listen, store, discovery, log },
+      security: securityChoice(options),
+      signal: stopping.signal,
+    });
     log.info({ adminAddress: plane.address }, "listening");
     await stopped;
     log.info("stopping");

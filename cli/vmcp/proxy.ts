@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { openLog } from "../../common/log.ts";
 import { untilStopped } from "../signals.ts";
 import { type ListenOptions, startProxy } from "./serving.ts";
+import { type ProxyTrustFlags, proxyLink } from "./trust-flags.ts";
 
-export interface ProxyFlags extends ListenOptions {
+export interface ProxyFlags extends ListenOptions, ProxyTrustFlags {
   readonly controlPlane: string[];
   readonly id?: string;
   readonly advertise?: string;
@@ -20,6 +21,7 @@ export async function proxy(options: ProxyFlags): Promise<void> {
   const log = openLog("proxy");
   await using _proxy = await startProxy(options, {
     controlPlanes: options.controlPlane,
+    link: proxyLink(options),
     ...(advertise === undefined ? {} : { advertise }),
     ...(id === undefined ? {} : { id }),
     stateDirectory: stateDirectoryOf(options),

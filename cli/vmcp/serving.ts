@@ -2,6 +2,7 @@
 import {
   type DataPlane,
   type DataPlaneOptions,
+  IdentityError,
   KeyRingError,
   RedisAddressError,
   startDataPlane,
@@ -39,7 +40,16 @@ export async function startProxy(
   chosen: ListenOptions,
   options: Pick<
     DataPlaneOptions,
-    "controlPlanes" | "id" | "advertise" | "stateDirectory" | "bootstrapSnapshot" | "log" | "allowStdio" | "onLive" | "onRefused"
+    | "controlPlanes"
+    | "link"
+    | "id"
+    | "advertise"
+    | "stateDirectory"
+    | "bootstrapSnapshot"
+    | "log"
+    | "allowStdio"
+    | "onLive"
+    | "onRefused"
   >,
 ): Promise<DataPlane> {
   const { host, port } = chosen;
@@ -69,7 +79,7 @@ export async function startProxy(
       drain: { callsMs: chosen.drainTimeout, delayMs: chosen.drainDelay ?? 0 },
     });
   } catch (error) {
-    if (error instanceof KeyRingError || error instanceof RedisAddressError)
+    if (error instanceof KeyRingError || error instanceof RedisAddressError || error instanceof IdentityError)
       throw new ExitError(exitCodes.badInput, error.message);
     throw new ExitError(exitCodes.failure, listenProblem(error as NodeJS.ErrnoException, host, port));
   }

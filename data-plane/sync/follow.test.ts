@@ -23,6 +23,7 @@ import { createCredentials } from "../outgoing-auth/registry.ts";
 import type { ListedSession } from "../session/listing.ts";
 import { createLive, type Live } from "./apply.ts";
 import { startSync } from "./follow.ts";
+import { plainLink } from "./link.ts";
 import { stateOf } from "./report.ts";
 import type { ListSessions } from "./session-report.ts";
 
@@ -172,6 +173,7 @@ async function start({ live, listSessions }: { live: Live; listSessions?: ListSe
     server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, at) => (error ? reject(error) : resolve(at))),
   );
   const sync = startSync({
+    link: plainLink,
     controlPlanes: [`127.0.0.1:${port}`],
     node: { id: "p", instanceId: "1", address: "" },
     live,

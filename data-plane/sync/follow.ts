@@ -10,6 +10,7 @@ import { ConfigSource } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts"
 import { reasonOf } from "../backends/errors.ts";
 import { createBackoff } from "./backoff.ts";
 import { type LastGood, openLastGood, readSnapshotFile } from "./last-good.ts";
+import type { Link } from "./link.ts";
 import { createReceiver, type Receiver, type ReceiverOptions, type SavedStart } from "./receiver.ts";
 import { openStream, type Stream, type StreamOptions } from "./stream.ts";
 
@@ -21,6 +22,7 @@ export interface SyncOptions
     Pick<ReceiverOptions, "live" | "onLive" | "onRefused"> {
   /** Addresses of control planes; tried in turn, in an order of this process's own. */
   readonly controlPlanes: readonly string[];
+  readonly link: Link;
   /** Where snapshots are kept for the next start. Default: nowhere. */
   readonly stateDirectory?: string | undefined;
   /** A file as it is kept there, to start from when there is nothing newer. */
@@ -66,9 +68,14 @@ export function startSync(options: SyncOptions): Sync {
     const backoffMs = createBackoff();
     let leaving: Stream | undefined;
     for (let at = 0; !stop.signal.aborted; at++) {
+      const security = options.link.security();
+      if (security === undefined) {
+        await options.link.changed(stop.signal);
+        continue;
+      }
       const startedMs = performance.now();
       const address = addresses[at % addresses.length] as string;
-      const stream = openStream(address, { ...options, receiver });
+      const stream = openStream(address, { ...options, receiver, security });
       current = stream;
       stop.signal.addEventListener("abort", stream.close, { once: true });
       void stream.answered.then(() => {
@@ -76,9 +83,21 @@ export function startSync(options: SyncOptions): Sync {
         followed = address;
         leaving?.close();
       });
-      const outcome = await stream.outcome;
-      followed = undefined;
+      const moved = new AbortController();
+      const renewed = options.link
+        .changed(AbortSignal.any([stop.signal, moved.signal]))
+        .then(() => ({ name: "renewed" }) as const);
+      const outcome = await Promise.race([stream.outcome, renewed]);
+      moved.abort();
       if (stop.signal.aborted) break;
+      if (outcome.name === "renewed") {
+        // The same control plane; what was opened with the certificate before lives until the new stream is answered.
+        leaving?.close();
+        leaving = stream;
+        at -= 1;
+        continue;
+      }
+      followed = undefined;
       if (outcome.name === "draining" && addresses.length > 1) {
         log.info({ controlPlane: address }, "the control plane is going away; following another");
         leaving = stream;
@@ -87,7 +106,8 @@ export function startSync(options: SyncOptions): Sync {
       }
       stream.close();
       stop.signal.removeEventListener("abort", stream.close);
-      const ended = outcome.name === "ended" ? outcome : { reason: "it is going away", isUnreachable: true, retryMs: undefined };
+      const ended = outcome.name === "ended" ? outcome : { ...elsewhere, reason: "it is going away" };
+      if (ended.isUnauthenticated) options.link.refused();
       log.warn({ controlPlane: address, reason: ended.reason }, "no stream to the control plane; serving what is live");
       await pause(backoffMs({ ...ended, lastedMs: performance.now() - startedMs }));
     }
@@ -115,6 +135,8 @@ export function startSync(options: SyncOptions): Sync {
     },
   };
 }
+
+const elsewhere = { isUnreachable: true, isUnauthenticated: false, retryMs: undefined };
 
 function nameOf(source: ConfigSource | undefined): SyncStatus["source"] {
   switch (source) {

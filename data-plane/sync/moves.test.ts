@@ -25,6 +25,7 @@ import { oneKey } from "../mcp/seal.ts";
 import { createCredentials } from "../outgoing-auth/registry.ts";
 import { createLive } from "./apply.ts";
 import { type Sync, startSync } from "./follow.ts";
+import { plainLink } from "./link.ts";
 import { stateOf } from "./report.ts";
 
 const log = pino({ level: "silent" });
@@ -163,5 +164,15 @@ function follow(controlPlanes: readonly string[], stateDirectory?: string): Sync
   const live = createLive({ ...auth, sessions, log, allowStdio: false, onMessage: nothing, onChange: nothing });
   const node = { id: "p", instanceId: "1", address: "" };
   const state = () => stateOf(live.runtime, { size: 0 });
-  return startSync({ controlPlanes, node, live, state, stateDirectory, log, onLive: nothing, onRefused: nothing });
+  return startSync({
+    controlPlanes,
+    link: plainLink,
+    node,
+    live,
+    state,
+    stateDirectory,
+    log,
+    onLive: nothing,
+    onRefused: nothing,
+  });
 }

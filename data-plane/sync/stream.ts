@@ -11,7 +11,7 @@ import {
   type SessionsQuery,
   type StreamSnapshotsResponse,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
-import { createClient } from "../../proto/grpc.ts";
+import { createClient, type Tls } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { createParts } from "./parts.ts";
 import type { Known, Receiver, Request } from "./receiver.ts";
@@ -26,6 +26,7 @@ const messageBytesMax = 32 * 1024 * 1024;
 const answerMs = 10_000;
 
 export interface StreamOptions {
+  readonly security: grpc.ChannelCredentials | Tls;
   readonly node: { readonly id: string; readonly instanceId: string; readonly address: string };
   readonly receiver: Receiver;
   /** How this proxy is. */
@@ -54,6 +55,8 @@ export interface Ended {
   readonly isUnreachable: boolean;
   /** When the control plane wants to be asked again, if it said so. */
   readonly retryMs: number | undefined;
+  /** The control plane does not know who this is. */
+  readonly isUnauthenticated: boolean;
 }
 
 interface Draining {
@@ -65,7 +68,7 @@ interface Draining {
 /** Connects at once. */
 export function openStream(address: string, options: StreamOptions): Stream {
   const { receiver, state, log } = options;
-  const client = createClient(DiscoveryService, address, grpc.credentials.createInsecure(), channelOptions);
+  const client = createClient(DiscoveryService, address, options.security, channelOptions);
   const call = client.streamSnapshots();
   const answered = Promise.withResolvers<void>();
   const outcome = Promise.withResolvers<Ended | Draining>();
@@ -75,14 +78,14 @@ export function openStream(address: string, options: StreamOptions): Stream {
   const unanswered = setTimeout(() => end("no answer to the Hello in time"), answerMs);
   let isEnded = false;
 
-  function end(reason: string, { isUnreachable = false, retryMs }: Partial<Ended> = {}): void {
+  function end(reason: string, { isUnreachable = false, isUnauthenticated = false, retryMs }: Partial<Ended> = {}): void {
     if (isEnded) return;
     isEnded = true;
     clearTimeout(unanswered);
     reports.stop();
     call.cancel();
     client.close();
-    outcome.resolve({ name: "ended", reason, isUnreachable, retryMs });
+    outcome.resolve({ name: "ended", reason, isUnreachable, isUnauthenticated, retryMs });
   }
 
   function send(request: Request): void {
@@ -148,13 +151,14 @@ function hello({ node, listSessions }: StreamOptions, known: Known): Request {
 }
 
 /** What an error says of the next attempt. */
-function endOf({ details = "", metadata }: grpc.ServiceError): Partial<Ended> {
+function endOf({ code, details = "", metadata }: grpc.ServiceError): Partial<Ended> {
+  const isUnauthenticated = code === grpc.status.UNAUTHENTICATED;
   // grpc-js has no code of its own for this: both are UNAVAILABLE.
   const isUnreachable = details.startsWith("No connection established");
   const [bytes] = metadata?.get("grpc-status-details-bin") ?? [];
-  if (!Buffer.isBuffer(bytes)) return { isUnreachable };
+  if (!Buffer.isBuffer(bytes)) return { isUnreachable, isUnauthenticated };
   const [retry] = fromBinary(StatusSchema, bytes).details.flatMap((any) => anyUnpack(any, RetryInfoSchema) ?? []);
-  return { isUnreachable, retryMs: retry?.retryDelay && durationMs(retry.retryDelay) };
+  return { isUnreachable, isUnauthenticated, retryMs: retry?.retryDelay && durationMs(retry.retryDelay) };
 }
 
 interface Reports {
