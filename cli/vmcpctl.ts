@@ -17,6 +17,8 @@ const wait = () =>
   new Option("--wait [duration]", "wait until the proxies acknowledged").argParser(parseMs).preset("30s").default(30_000, "30s");
 const noWait = () => new Option("--no-wait", "do not wait for the proxies");
 const dryRun = () => new Option("--dry-run", "check, show what would change, and change nothing").default(false);
+const yes = () => new Option("-y, --yes", "do not ask").default(false);
+const prune = () => new Option("--prune", "delete what the files do not declare").default(false);
 
 const program = new Command("vmcpctl")
   .description("Declare groups, backends, virtual servers and auth policies, see what the proxies make of them, and end sessions")
@@ -49,10 +51,12 @@ program
 
 program
   .command("apply")
-  .description("create or replace what files declare, all or nothing")
+  .description("create or replace what files declare, all or nothing, after showing what changes")
   .addOption(files())
   .addOption(format())
+  .addOption(prune())
   .addOption(dryRun())
+  .addOption(yes())
   .addOption(wait())
   .addOption(noWait())
   .option("--reason <text>", "why, for the history", "vmcpctl apply")
@@ -66,6 +70,8 @@ program
   .command("diff")
   .description("what apply would change: exit code 0 for nothing, 1 for something, more for errors")
   .addOption(files())
+  .addOption(format())
+  .addOption(prune())
   .action(async (options, command) => {
     const work = async () => (await import("./vmcpctl/apply.ts")).diff({ ...globals(), ...options }, output);
     await finish(command, work, { failure: 2 });

@@ -5,7 +5,7 @@ import { type DiffLine, lineDiff, withContext } from "./line-diff.ts";
 import type { Output } from "./output.ts";
 import { plain } from "./table.ts";
 
-export function isChange({ action }: ResourceChange): boolean {
+export function isChange({ action }: Pick<ResourceChange, "action">): boolean {
   return action !== "unchanged";
 }
 
@@ -19,7 +19,10 @@ export function writeDiff(changes: readonly ResourceChange[], output: Output): v
 }
 
 /** One line per resource: `virtualServers/dev updated`. */
-export function writeActions(changes: readonly ResourceChange[], options: { output: Output; dryRun: boolean }): void {
+export function writeActions(
+  changes: readonly Pick<ResourceChange, "name" | "action">[],
+  options: { output: Output; dryRun: boolean },
+): void {
   const { output, dryRun } = options;
   for (const { name, action } of changes) {
     const done = pastTense[action] ?? action;

@@ -5,29 +5,10 @@ import { createHash } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { pino } from "pino";
-import { type ControlPlaneOptions, startControlPlane } from "../../control-plane/index.ts";
-import { startDataPlane } from "../../data-plane/index.ts";
+import { declared, runCtl as run, startCtlMesh as start } from "../../test/support/ctl-mesh.ts";
 
-const log = pino({ level: "silent" });
 const program = join(import.meta.dirname, "../vmcpctl.ts");
-
-const declared = `
-kind: Group
-name: tools
-backends:
-  - name: fetch
-    url: http://127.0.0.1:9/mcp
----
-kind: VirtualServer
-name: dev
-groupRef: tools
-incomingAuth: { type: anonymous }
-outgoingAuth: { source: inline, default: { type: unauthenticated } }
-aggregation: { conflictResolution: prefix }
-`;
 
 test("help comes without a control plane", async () => {
   const { code, stdout } = await run({ args: ["--help"], server: "127.0.0.1:1" });
@@ -42,7 +23,7 @@ test("apply says what it did, and again that nothing changes", async () => {
     [first.code, first.stdout],
     [0, "groups/tools created\ngroups/tools/backends/fetch created\nvirtualServers/dev created\n"],
   );
-  assert.match(first.stderr, /3 create; r1-[0-9a-f]{12}\nno proxy is connected/);
+  assert.match(first.stderr, /3 create, 0 update, 0 delete; affects no proxy\nr1-[0-9a-f]{12}\nno proxy is connected/);
   const again = await mesh.run(["apply", "-f", "-"], declared);
   assert.equal(again.code, 0);
   assert.match(again.stderr, /nothing changes/);
@@ -231,43 +212,5 @@ test("audit lists, verifies and exports the trail", async () => {
 test("a control plane that runs from a file says where to change things", async () => {
   await using mesh = await start({ readOnlyReason: "edit vmcp.yaml" });
   const { code, stderr } = await mesh.run(["apply", "-f", "-"], declared);
-  assert.deepEqual([code, stderr], [1, "vmcpctl: edit vmcp.yaml\n"]);
+  assert.deepEqual([code, stderr], [1, "3 create, 0 update, 0 delete; affects no proxy\nvmcpctl: edit vmcp.yaml\n"]);
 });
-
-interface Finished {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-interface Mesh extends AsyncDisposable {
-  readonly server: string;
-  run(args: readonly string[], stdin?: string): Promise<Finished>;
-  /** Starts a proxy that may not start programs, and waits until it runs what is declared. */
-  proxy(id: string): Promise<void>;
-}
-
-async function start(options: Partial<ControlPlaneOptions> = {}): Promise<Mesh> {
-  await using stack = new AsyncDisposableStack();
-  const plane = stack.use(await startControlPlane({ listen: "127.0.0.1:0", store: ":memory:", log, ...options }));
-  const owned = stack.move();
-  return {
-    server: plane.address,
-    run: (args, stdin = "") => run({ args, stdin, server: plane.address }),
-    async proxy(id) {
-      const live = Promise.withResolvers<string>();
-      const where = { controlPlanes: [plane.address], host: "127.0.0.1", port: 0 };
-      owned.use(await startDataPlane({ ...where, id, log, onLive: live.resolve }));
-      await live.promise;
-    },
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
-}
-
-async function run({ args, stdin = "", server }: { args: readonly string[]; stdin?: string; server: string }): Promise<Finished> {
-  const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, VMCP_SERVER: server, NO_COLOR: "1" } });
-  child.stdin.end(stdin);
-  const closed = new Promise<number | null>((resolve) => child.once("close", resolve));
-  const [stdout, stderr, code] = await Promise.all([text(child.stdout), text(child.stderr), closed]);
-  return { code, stdout, stderr };
-}

@@ -33,6 +33,8 @@ type Rows<S extends DescService> = { readonly [M in keyof S["method"]]: Row<Mess
 
 const admin = {
   applyResources: { who: "change", by: "editor" },
+  // As an apply, so that a diff shows nobody what he could not change.
+  diffResources: { who: "change", by: "editor" },
   createResource: { who: "change", by: "editor" },
   updateResource: { who: "change", by: "editor" },
   deleteResource: { who: "change", by: "editor" },

@@ -18,7 +18,12 @@ import { readMask, updated } from "./update-mask.ts";
 import type { Write } from "./write.ts";
 
 /** Many, all or nothing. */
-export function apply({ resources, reason, prune, expectedRevision }: ApplyResourcesRequest) {
+export function apply({
+  resources,
+  reason,
+  prune,
+  expectedRevision,
+}: Pick<ApplyResourcesRequest, "resources" | "reason" | "prune" | "expectedRevision">) {
   checkResources(resources);
   if (prune && resources.length === 0) {
     throw invalid([{ field: "prune", description: "without resources it would delete everything that is declared" }]);

@@ -11,6 +11,7 @@ import type { Store } from "../store/store.ts";
 import { auditPage, auditVerdict } from "./audit.ts";
 import { type Caller, callerOf } from "./caller.ts";
 import { apply, createOne, notFound, remove, toResourceChange, update } from "./declare.ts";
+import { diffResources } from "./diff.ts";
 import type { Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { revisionOf, revisionsPage, rollBack } from "./history.ts";
@@ -92,6 +93,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     createResource: answering(writing(AdminService.method.createResource, createOne)),
     updateResource: answering(writing(AdminService.method.updateResource, update)),
     deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
+    diffResources: answering((request, caller) => diffResources({ editor, fleet }, request, caller)),
     listResources: answering((request) => pageOf(store, request)),
     getResource: answering(async ({ name }) => {
       checkName(name);
