@@ -1,19 +1,17 @@
 // One proxy's HTTP side: its sessions, its server, and how it stops. What it serves is given to it.
 // Longer than most files here: what is opened here must be closed here, in the order that loses no call.
 import { randomUUID } from "node:crypto";
-import { createServer, type RequestListener, type Server } from "node:http";
-import { type AddressInfo, isIP } from "node:net";
 import type { Log } from "../common/log.ts";
 import { BackendError } from "./backends/errors.ts";
 import { gateway } from "./backends/leg.ts";
 import { createApp } from "./ingress/app.ts";
 import { limitConnections } from "./ingress/connections.ts";
 import { createOwnerForwarder } from "./ingress/forward-to-owner.ts";
-import { headersSeenMax } from "./ingress/front-door.ts";
-import type { ConfigFacts } from "./ingress/probes.ts";
+import { type DrainOptions, listen, openServer, type Place, stopServers } from "./ingress/http-server.ts";
+import { metrics } from "./ingress/metrics.ts";
+import { type ConfigFacts, configStatus, type OwnStatus, type Pages, status } from "./ingress/probes.ts";
 import { keptForStreams } from "./ingress/session-streams.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
-import { answerUnreadable } from "./ingress/unreadable.ts";
 import type { Keys } from "./mcp/seal.ts";
 import type { Self } from "./methods/call.ts";
 import { tellSignedIn } from "./methods/sign-in.ts";
@@ -40,6 +38,7 @@ import { isRevoked } from "./session/revocations.ts";
 import type { Session } from "./session/session.ts";
 import { createSessions, type Sessions } from "./session/sessions.ts";
 import { createStreamIds } from "./session/stream-ids.ts";
+import { type Family, textOf } from "./telemetry/exposition.ts";
 
 export interface ServingOptions {
   readonly host: string;
@@ -65,6 +64,11 @@ export interface ServingOptions {
   readonly connectionsPerAddress?: number;
   readonly session?: SessionOptions;
   readonly drain?: DrainOptions;
+  /**
+   * Set where several processes share `host` and `port`: where just this one listens too, so that what only it can serve reaches
+   * it. `port` is then listened on by `join`.
+   */
+  readonly own?: Place & { readonly advertise?: string };
   readonly overload?: OverloadOptions;
   /** Connections at a time. Default 20,000: a session may have a stream and a call. */
   readonly connectionsMax?: number | undefined;
@@ -88,14 +92,6 @@ export interface SessionOptions {
   readonly redisPrefix?: string;
 }
 
-/** How the proxy stops. */
-export interface DrainOptions {
-  /** How long it goes on as ever, only unready, so that load balancers notice, milliseconds. Default 0. */
-  readonly delayMs?: number;
-  /** How long calls in flight may take then, milliseconds. Default 30,000. */
-  readonly callsMs?: number;
-}
-
 export interface Serving extends AsyncDisposable {
   /** `http://host:port` */
   readonly address: string;
@@ -110,6 +106,10 @@ export interface Serving extends AsyncDisposable {
   mayRefresh(): boolean;
   /** Ends sessions that are revoked: call it when what is revoked has changed. */
   endRevoked(): void;
+  /** Listens where several processes do, and gives `http://host:port`; only with `own`. Rejects when the port is taken. */
+  join(): Promise<string>;
+  /** What this process says of itself. */
+  readonly pages: { status(): OwnStatus; metrics(): readonly Family[] };
   /** Stops taking requests, lets calls finish; returns within `delayMs` + `callsMs` + 2 s. */
   drain(): Promise<void>;
 }
@@ -122,24 +122,27 @@ export interface Served {
   readonly config?: () => ConfigFacts | undefined;
   /** Where users sign in, and what for. */
   readonly credentials: Pick<Credentials, "signIns" | "userTokens">;
+  /** Where sessions are kept when not in Redis. Default: the memory of this process. */
+  readonly openRecords?: ((needs: Pick<StoreNeeds, "onEvent">) => RecordStore) | undefined;
+  /** What is shown where this process is one of several that serve as one. Default: what it says of itself. */
+  readonly pages?: Pages | undefined;
 }
 
 const sessionsMax = 10_000;
 const connectionsMaxDefault = 20_000;
-const callsMsDefault = 30_000;
-const lastMs = 1_000;
 // A caller without sessions says no goodbye; what servers keep for it is kept as long as a person may take to ask again.
 const callerIdleMs = 10 * 60_000;
 
-/** Listens at once, unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
+/** Listens at once (see `own`), unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
 export async function startServing(
   options: ServingOptions,
-  { keys, runtime, config = () => undefined, credentials }: Served,
+  { keys, runtime, config = () => undefined, credentials, openRecords = createMemoryStore, pages }: Served,
 ): Promise<Serving> {
   const { log, session = {} } = options;
   const instance = randomUUID();
   const self = { address: "", instance, replica: instance.slice(0, 8) };
-  const store = await openStore(session, { keys, replica: self.replica, log, onEvent: (event) => sessions.hear(event) });
+  const hearing: StoreNeeds = { keys, replica: self.replica, log, onEvent: (event) => sessions.hear(event) };
+  const store = session.redis === undefined ? openRecords(hearing) : await openRedis(session.redis, session.redisPrefix, hearing);
   const idleMs = session.idleMs ?? 30 * 60_000;
   const epoch = (): Epoch => ({ revision: runtime().revision, storeUid: runtime().storeUid });
   const sessions = createSessions({
@@ -188,21 +191,29 @@ export async function startServing(
     onSignedIn: (ticket) => tellSignedIn(everyone.all(), ticket, ticket.elicitationId),
     log,
   });
+  const limits = (): LimitReport[] => [
+    ...overload.limits(),
+    inHand("sessions", sessions.size),
+    inHand("stream_sessions", streamSessions.size),
+    inHand("stateless_callers", callers.size),
+    keptForStreams(),
+  ];
+  const own = {
+    status: () => ({ ...status(runtime()), pressure: overload.pressure.level, limits: limits() }),
+    metrics: () => metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }),
+  };
   let isDraining = false;
   let obeyed = epoch(); // all that is connected was opened before
   const app = createApp({
-    ...{ ...shared, sessions, callers, runtime, config, sse, flow },
+    ...{ ...shared, sessions, callers, runtime, sse, flow },
+    pages: pages ?? {
+      status: () => ({ ...own.status(), config: configStatus(config()) }),
+      metrics: () => textOf(own.metrics()),
+    },
     parked: createParkedCalls({ log }),
     self: () => self,
     addressOf: store.addressOf,
     isDraining: () => isDraining,
-    limits: () => [
-      ...overload.limits(),
-      inHand("sessions", sessions.size),
-      inHand("stream_sessions", streamSessions.size),
-      inHand("stateless_callers", callers.size),
-      keptForStreams(),
-    ],
     origin: {
       isLoopback: isLoopback(options.host),
       allowedHosts: [...(options.allowedHosts ?? []), ...[options.advertise, options.publicUrl].flatMap(hostNameOf)].map((host) =>
@@ -218,10 +229,9 @@ export async function startServing(
     log,
   });
   connections.bind(server);
-  await listen(server, options);
-  const { port } = server.address() as AddressInfo;
-  const address = `http://${isIP(options.host) === 6 ? `[${options.host}]` : options.host}:${port}`;
-  self.address = options.advertise ?? address;
+  const ownServer = options.own && openServer(app.callback());
+  const address = ownServer ? await listen(ownServer, options.own as Place, true) : await listen(server, options);
+  self.address = (ownServer ? ownAddress(options.own?.advertise, address) : options.advertise) ?? address;
   if (isWildcard(options.host) && options.advertise === undefined && store.isShared)
     log.warn("other proxies can't pass requests on to this one: tell them where it is with --advertise");
   store.announce(self.replica, self.address);
@@ -230,7 +240,7 @@ export async function startServing(
     if (isDraining) return;
     isDraining = true;
     await store.withdraw(self.replica).catch(() => undefined); // streams are gone on with elsewhere
-    await stopServer(server, options.drain ?? {}, {
+    await stopServers(ownServer ? [server, ownServer] : [server], options.drain ?? {}, {
       endStreams() {
         for (const one of everyone.all()) one.stream?.end();
         sse?.end();
@@ -259,6 +269,8 @@ export async function startServing(
         if (isRevoked({ ...one, ...one.identity, epoch: obeyed }, runtime())) streamSessions.end(one);
       obeyed = epoch();
     },
+    join: () => listen(server, options),
+    pages: own,
     drain,
     async [Symbol.asyncDispose]() {
       await drain();
@@ -284,71 +296,22 @@ function streamListed(session: Session): ListedSession {
 
 type StoreNeeds = Pick<RedisStoreOptions, "keys" | "replica" | "log" | "onEvent">;
 
-async function openStore({ redis, redisPrefix }: SessionOptions, needs: StoreNeeds): Promise<RecordStore> {
-  if (redis === undefined) return createMemoryStore();
-  const address = readRedisAddress(redis, process.env);
+async function openRedis(url: string, prefix: string | undefined, needs: StoreNeeds): Promise<RecordStore> {
+  const address = readRedisAddress(url, process.env);
   const { createRedisStore } = await import("./session/redis-store.ts"); // nobody else pays for the client
-  return createRedisStore({
-    ...needs,
-    address,
-    caFile: process.env.VMCP_REDIS_CA_FILE,
-    ...(redisPrefix === undefined ? {} : { prefix: redisPrefix }),
-  });
-}
-
-// Node sweeps timeouts every 30 s by default, which would make 10 s mean 40.
-const serverLimits = {
-  headersTimeout: 10_000,
-  requestTimeout: 30_000,
-  connectionsCheckingInterval: 1_000,
-  keepAliveTimeout: 65_000, // longer than load balancers keep idle connections
-  maxHeaderSize: 16 * 1024,
-  requireHostHeader: false, // asked for at the front door, which answers in JSON
-};
-const requestsPerSocketMax = 1_000; // so that connections find their way to new replicas
-
-/** Does not listen yet. */
-function openServer(handle: RequestListener): Server {
-  const server = createServer(serverLimits, handle);
-  server.maxHeadersCount = headersSeenMax;
-  server.maxRequestsPerSocket = requestsPerSocketMax;
-  server.on("clientError", answerUnreadable);
-  // The front door decides about expectations; Node would meet some of them, and answer others, before it.
-  server.on("checkContinue", handle).on("checkExpectation", handle);
-  return server;
-}
-
-function listen(server: Server, { host, port }: Pick<ServingOptions, "host" | "port">): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
-}
-
-/** Unready for a while, so that nobody sends any more; then no new connections, no streams, and the calls in flight may finish. */
-async function stopServer(
-  server: Server,
-  { delayMs = 0, callsMs = callsMsDefault }: DrainOptions,
-  { endStreams, endCalls }: { endStreams(): void; endCalls(): void },
-): Promise<void> {
-  if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  endStreams();
-  // A connection whose call has just ended is idle only then, so idle ones are closed again and again.
-  const idle = setInterval(() => server.closeIdleConnections(), 50);
-  const late = setTimeout(endCalls, callsMs);
-  const force = setTimeout(() => server.closeAllConnections(), callsMs + lastMs);
-  await closed;
-  for (const timer of [idle, late, force]) clearTimeout(timer);
+  const caFile = process.env.VMCP_REDIS_CA_FILE;
+  return createRedisStore({ ...needs, address, caFile, ...(prefix === undefined ? {} : { prefix }) });
 }
 
 /** The name other replicas call us by, so that their requests get in. */
 function hostNameOf(address: string | undefined): string[] {
   const url = address === undefined ? null : URL.parse(address);
   return url ? [url.hostname] : [];
+}
+
+/** Where the others reach just this process, when somebody says how they reach the machine. */
+function ownAddress(advertise: string | undefined, address: string): string | undefined {
+  return advertise === undefined ? undefined : `http://${new URL(advertise).hostname}:${new URL(address).port}`;
 }
 
 function isWildcard(host: string): boolean {

@@ -31,6 +31,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
   ],
   "data-plane": [
     ["index"],
+    ["engine"],
     ["serving", "collect-sooner"],
     ["sync", "ingress"],
     ["methods"],

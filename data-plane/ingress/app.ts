@@ -4,16 +4,14 @@ import Koa, { type Context, type Middleware } from "koa";
 import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import type { SignInFlow } from "../outgoing-auth/sign-in-flow.ts";
-import type { LimitReport } from "../overload/limit-report.ts";
 import type { Runtime } from "../runtime.ts";
 import { expositionType } from "../telemetry/exposition.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
 import { frontDoor } from "./front-door.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
-import { metrics } from "./metrics.ts";
 import type { OriginRules } from "./origin.ts";
-import { type ConfigFacts, configStatus, readiness, status } from "./probes.ts";
+import { type Pages, readiness } from "./probes.ts";
 import { refuse } from "./refuse.ts";
 import { pagesPath, signInPages } from "./sign-in-pages.ts";
 import type { SseEndpoint } from "./sse-endpoint.ts";
@@ -22,13 +20,10 @@ import { cutWhenStalled } from "./stall-watch.ts";
 export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
   readonly runtime: () => Runtime;
-  /** Where the runtime comes from, for `/status`. */
-  readonly config: () => ConfigFacts | undefined;
   readonly origin: OriginRules;
   /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
   readonly isDraining: () => boolean;
-  /** Every bound of this process and how much of it is used, for `/status` and `/metrics`. */
-  readonly limits: () => readonly LimitReport[];
+  readonly pages: Pages;
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
   /** How users sign in at backends. */
@@ -86,30 +81,23 @@ function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
   return { ...origin, allowedOrigins: [...origin.allowedOrigins, baseOf(options, { request: req })] };
 }
 
-function probes({ runtime, config, isDraining, overload, limits }: AppOptions): Middleware {
+function probes({ runtime, isDraining, pages }: AppOptions): Middleware {
   const isUp = (): Probe => ({ status: 200, body: { status: "ok" } });
-  const routes: Readonly<Record<string, () => Probe>> = {
+  const routes: Readonly<Record<string, () => Probe | Promise<Probe>>> = {
     "/health": isUp,
     "/ping": isUp,
     "/readyz": () => readiness(runtime(), isDraining()),
-    "/status": () => ({
-      status: 200,
-      body: { ...status(runtime()), config: configStatus(config()), pressure: overload.pressure.level, limits: limits() },
-    }),
-    "/metrics": () => ({
-      status: 200,
-      body: metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }),
-      type: expositionType,
-    }),
+    "/status": async () => ({ status: 200, body: await pages.status() }),
+    "/metrics": async () => ({ status: 200, body: await pages.metrics(), type: expositionType }),
   };
-  return (ctx, next) => {
+  return async (ctx, next) => {
     const route = Object.hasOwn(routes, ctx.path) ? routes[ctx.path] : undefined;
     if (!route) return next();
     if (ctx.method !== "GET" && ctx.method !== "HEAD") {
       ctx.set("allow", "GET, HEAD");
       return answer(ctx, 405, { error: "only GET and HEAD" });
     }
-    const { status, body, type } = route();
+    const { status, body, type } = await route();
     if (type !== undefined) ctx.type = type;
     return answer(ctx, status, body);
   };

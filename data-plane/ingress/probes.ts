@@ -1,7 +1,14 @@
 // What load balancers and people ask: is it alive, is it ready, what does it run.
 import { getHeapStatistics } from "node:v8";
 import { softwareVersion } from "../../common/version.ts";
+import type { LimitReport } from "../overload/limit-report.ts";
 import type { Runtime } from "../runtime.ts";
+
+/** What is shown at `/status` and `/metrics`. */
+export interface Pages {
+  status(): object | Promise<object>;
+  metrics(): string | Promise<string>;
+}
 
 /** `GET /readyz`: ready means that there is a snapshot to serve, and that the proxy is not about to stop. */
 export function readiness(runtime: Runtime, isDraining: boolean): { status: number; body: object } {
@@ -11,7 +18,7 @@ export function readiness(runtime: Runtime, isDraining: boolean): { status: numb
 }
 
 /** `GET /status`: the fields of the original, and every virtual server. */
-export function status(runtime: Runtime): object {
+export function status(runtime: Runtime) {
   const backends = runtime.backends.map(({ resource, backend }) => ({
     name: backend.name,
     resource,
@@ -41,6 +48,12 @@ export function status(runtime: Runtime): object {
     virtual_servers: servers.map(({ name, view }) => ({ name, path: `/${name}/mcp`, tools: view.tools.size })),
     backends,
   };
+}
+
+/** What one process says of itself. */
+export interface OwnStatus extends ReturnType<typeof status> {
+  readonly pressure: number;
+  readonly limits: readonly LimitReport[];
 }
 
 /** Where what is served comes from. */

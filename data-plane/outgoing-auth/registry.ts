@@ -42,6 +42,8 @@ export interface CredentialsOptions {
     /** Before every key. Default `vmcp:`. */
     readonly prefix?: string | undefined;
   };
+  /** Where users' tokens are kept without it. Default: the memory of this process. */
+  readonly userTokens?: UserTokens | undefined;
   /** Milliseconds since 1970. */
   readonly nowMs?: () => number;
   /** Where clients and browsers reach the proxies, `https://host[:port]`. Default: as each client says. */
@@ -65,14 +67,17 @@ const keptMax = 4_096;
  * A type without a row is not implemented: its credential always fails, so that the backend is never contacted without what the
  * operator asked for.
  */
-export function createCredentials({ log, keys, redis, publicUrl, nowMs = Date.now }: CredentialsOptions): Credentials {
+export function createCredentials(options: CredentialsOptions): Credentials {
+  const { log, keys, redis, publicUrl, nowMs = Date.now } = options;
   const metrics = createTokenMetrics();
   const shared = redis && openShared({ ...redis, log, keys, nowMs });
   const cache = createTokenCache({ nowMs, ...(shared === undefined ? {} : { shared }) });
   const gates = createGates({ nowMs, isFailure: isEndpointFailure });
   const kept = new Map<string, Credential>();
   const signIns = createSignIns();
-  const userTokens = redis ? opening(openUserTokens({ ...redis, log, keys, nowMs })) : createMemoryTokens({ nowMs });
+  const userTokens = redis
+    ? opening(openUserTokens({ ...redis, log, keys, nowMs }))
+    : (options.userTokens ?? createMemoryTokens({ nowMs }));
 
   function make(strategy: OutgoingAuthStrategy, recipient: Recipient): Credential {
     const { type } = strategy;

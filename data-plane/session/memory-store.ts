@@ -45,6 +45,7 @@ export function createMemoryStore({ nowMs = () => performance.now(), onEvent }: 
 
   return {
     isShared: false,
+    tellsAll: true,
     async create(key, record, { pendingMs, absoluteMs }) {
       const now = nowMs();
       const createdMs = Date.now();

@@ -4,6 +4,8 @@ import type { SessionRecord } from "./record.ts";
 export interface RecordStore extends AsyncDisposable {
   /** Other replicas have the same records. */
   readonly isShared: boolean;
+  /** Whatever others change is told: what was read stays true until then. Else it may be lost. */
+  readonly tellsAll: boolean;
   /** Keeps a new record. Throws StoreUnavailableError, as everything here. */
   create(
     key: string,

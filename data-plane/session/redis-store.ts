@@ -99,6 +99,7 @@ export function createRedisStore({
 
   return {
     isShared: true,
+    tellsAll: false,
     async create(key, record, { pendingMs, absoluteMs }) {
       return asked(async () => {
         const [seconds = 0, microseconds = 0] = await client.time();

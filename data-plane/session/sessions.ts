@@ -63,7 +63,7 @@ export interface SessionsOptions {
   readonly perCallerMax?: number;
   /** Sessions in hand at a time. */
   readonly sessionsMax: number;
-  /** How old what we know of a shared session may be, milliseconds. Default 2,000. */
+  /** How old what we know of a session may be where the store does not tell all, milliseconds. Default 2,000. */
   readonly cacheMs?: number;
   /** Whether a caller who shows somebody else's session ends it. Default true. */
   readonly endsOnMismatch?: boolean;
@@ -107,7 +107,7 @@ const listedMax = 20_000;
 export function createSessions(options: SessionsOptions): Sessions {
   const { store, keys, binder, idleMs, sessionsMax, log, epoch, isRevoked } = options;
   const { absoluteMs = 8 * 60 * 60_000, pendingMs = 30_000, perCallerMax = 32, endsOnMismatch = true } = options;
-  const cacheMs = store.isShared ? (options.cacheMs ?? 2_000) : Number.POSITIVE_INFINITY;
+  const cacheMs = store.tellsAll ? Number.POSITIVE_INFINITY : (options.cacheMs ?? 2_000);
   const ids = createSessionIds(keys);
   const local = createLocalSessions({
     idleMs,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createCallMeter, durationBounds, sumOf } from "./call-meter.ts";
-import { createExposition } from "./exposition.ts";
+import { createExposition, type Family, textOf, together } from "./exposition.ts";
 
 test("a call is counted by what became of it, and in the bucket of what it took", () => {
   const meter = createCallMeter();
@@ -31,7 +31,7 @@ test("metrics are written as Prometheus reads them", () => {
   exposition.counter("b_total", "Of b.", 2);
   exposition.gauge("a", "Of a.", Number.POSITIVE_INFINITY);
   exposition.histogram("c_seconds", "Of c.", meter.read(), { d: "e" });
-  const lines = exposition.text().split("\n");
+  const lines = textOf(exposition.families()).split("\n");
   assert.deepEqual(lines.slice(0, 8), [
     "# HELP a Of a.",
     "# TYPE a gauge",
@@ -54,3 +54,18 @@ test("metrics are written as Prometheus reads them", () => {
     "",
   ]);
 });
+
+test("what several processes expose is one page", () => {
+  const [one, two] = [exposed(3), exposed(4)];
+  const lines = textOf(together([one, two])).split("\n");
+  assert.ok(lines.includes('calls_total{of="a"} 7'), lines.join("\n"));
+  assert.ok(lines.includes("pressure 4"), lines.join("\n"));
+  assert.equal(textOf(together([one])), textOf(one));
+});
+
+function exposed(value: number): readonly Family[] {
+  const exposition = createExposition();
+  exposition.counter("calls_total", "Calls.", value, { of: "a" });
+  exposition.gauge("pressure", "Level.", value, {}, "most");
+  return exposition.families();
+}
