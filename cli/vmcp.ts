@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // vmcp: runs one plane, or both on one machine. Commands load what they need when they run, so that help is quick.
+import { availableParallelism } from "node:os";
 import { setFlagsFromString } from "node:v8";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { softwareVersion } from "../common/version.ts";
@@ -50,6 +51,7 @@ controlPlaneTrust(discovering(program.command("control-plane").description("run 
 
 proxyTrust(listening(program.command("proxy").description("run a proxy")))
   .option("--control-plane <host:port...>", "control planes to follow", ["127.0.0.1:7400"])
+  .option("--workers <number>", "processes that serve, or auto: one for each processor", parseWorkers, 1)
   .option("--id <name>", "name of this proxy, stable over restarts (default: the host name and port)")
   .option("--advertise <url>", "where other proxies reach this one (default: where it listens)", parseOrigin)
   .option(
@@ -202,6 +204,13 @@ function parseDrain(text: string): number {
 function parseCount(text: string): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || count < 1 || count > 256) throw new InvalidArgumentError("expected a number from 1 to 256.");
+  return count;
+}
+
+function parseWorkers(text: string): number {
+  const count = text === "auto" ? Math.min(availableParallelism(), 64) : Number(text);
+  if (!/^(\d+|auto)$/.test(text) || count < 1 || count > 64)
+    throw new InvalidArgumentError("expected a number from 1 to 64, or auto.");
   return count;
 }
 

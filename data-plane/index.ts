@@ -1,11 +1,13 @@
-// The door of the data plane: follows control planes, and serves what they say.
+// The door of the data plane: follows control planes, and serves what they say, in this process or in several that it leads.
+import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Log } from "../common/log.ts";
-import { startEngine } from "./engine.ts";
+import { type EngineOptions, startEngine } from "./engine.ts";
 import type { SnapshotRefusedError } from "./runtime.ts";
 import type { ServingOptions } from "./serving.ts";
 import { type Sync, startSync } from "./sync/follow.ts";
 import { type LinkOptions, openLink } from "./sync/link.ts";
+import type { Leader, LeaderOptions } from "./workers/leader.ts";
 
 export { RedisAddressError } from "./redis/address.ts";
 export type { SnapshotRefusedError } from "./runtime.ts";
@@ -24,6 +26,8 @@ export interface DataPlaneOptions extends ServingOptions {
   /** Name of this proxy, stable over restarts. Default: host name and port. */
   readonly id?: string;
   readonly log: Log;
+  /** Processes that serve. Default 1, which is this one. */
+  readonly workers?: number | undefined;
   /** Whether snapshots may start programs on this machine. Default false. */
   readonly allowStdio?: boolean;
   /** Hears of every snapshot that went live. */
@@ -42,20 +46,22 @@ export interface DataPlane extends AsyncDisposable {
  * IdentityError when certificates are not.
  */
 export async function startDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
-  const { log, controlPlanes, stateDirectory } = options;
+  const { log, workers = 1, controlPlanes, stateDirectory } = options;
   await using stack = new AsyncDisposableStack();
   let sync: Sync | undefined;
-  const engine = stack.use(await startEngine({ ...options, config: () => sync?.status(), onChange: () => sync?.reportSoon() }));
-  const { live, serving } = engine;
-  const { address, self } = serving;
+  const shown = { config: () => sync?.status(), onChange: () => sync?.reportSoon() };
+  const serving = stack.use(
+    await (workers > 1 ? startMany({ ...options, ...shown, workers }) : startOne({ ...options, ...shown })),
+  );
+  const { address, instanceId } = serving;
   const id = options.id ?? `${hostname()}-${new URL(address).port}`;
   const link = stack.use(await openLink({ ...options.link, controlPlanes, stateDirectory, id, log }));
   log.info({ address }, "listening");
   const syncing = startSync({
     ...{ controlPlanes, stateDirectory, link },
-    node: { id, instanceId: self.instance, address: self.address },
-    live,
-    state: engine.state,
+    node: { id, instanceId, address: options.advertise ?? address },
+    live: serving.live,
+    state: serving.state,
     listSessions: serving.list,
     bootstrapSnapshot: options.bootstrapSnapshot,
     log,
@@ -73,4 +79,23 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
       await owned.disposeAsync();
     },
   };
+}
+
+/** Whatever serves: this process, or others that it leads. */
+interface Server extends Leader {
+  /** Another with each start. */
+  readonly instanceId: string;
+}
+
+async function startOne(options: EngineOptions): Promise<Server> {
+  const engine = await startEngine(options);
+  const { live, state } = engine;
+  const { address, self, list, drain } = engine.serving;
+  const dispose = () => engine[Symbol.asyncDispose]();
+  return { address, instanceId: self.instance, live, state, list, drain, [Symbol.asyncDispose]: dispose };
+}
+
+async function startMany(options: LeaderOptions): Promise<Server> {
+  const { startWorkers } = await import("./workers/leader.ts"); // nobody else pays for it
+  return { ...(await startWorkers(options)), instanceId: randomUUID() };
 }

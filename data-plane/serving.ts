@@ -136,7 +136,7 @@ const callerIdleMs = 10 * 60_000;
 /** Listens at once (see `own`), unready until there is something to serve. Rejects when the port is taken, or the options can't be followed. */
 export async function startServing(
   options: ServingOptions,
-  { keys, runtime, config = () => undefined, credentials, openRecords = createMemoryStore, pages }: Served,
+  { keys, runtime, config = () => undefined, credentials, openRecords = () => createMemoryStore(), pages }: Served,
 ): Promise<Serving> {
   const { log, session = {} } = options;
   const instance = randomUUID();

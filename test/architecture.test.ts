@@ -31,6 +31,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
   ],
   "data-plane": [
     ["index"],
+    ["workers"],
     ["engine"],
     ["serving", "collect-sooner"],
     ["sync", "ingress"],
@@ -67,6 +68,10 @@ const packages: Record<string, { readonly only: readonly string[]; readonly why:
   "node:child_process": {
     only: ["data-plane/backends/stdio.ts", "test/support/", "deploy/demo/", "proto/check-generated.ts"],
     why: "programs are started only from operator configuration",
+  },
+  "node:cluster": {
+    only: ["data-plane/workers/member.ts"],
+    why: "one place starts workers; nothing else asks which process it is in",
   },
   pg: { only: ["control-plane/store/postgres"], why: "other stores must fit behind the same interface" },
   "node:sqlite": { only: ["control-plane/store/"], why: "other stores must fit behind the same interface" },

@@ -8,6 +8,7 @@ import { type ProxyTrustFlags, proxyLink } from "./trust-flags.ts";
 
 export interface ProxyFlags extends ListenOptions, ProxyTrustFlags {
   readonly controlPlane: string[];
+  readonly workers: number;
   readonly id?: string;
   readonly advertise?: string;
   readonly stateDir?: string;
@@ -22,6 +23,7 @@ export async function proxy(options: ProxyFlags): Promise<void> {
   await using _proxy = await startProxy(options, {
     controlPlanes: options.controlPlane,
     link: proxyLink(options),
+    workers: options.workers,
     ...(advertise === undefined ? {} : { advertise }),
     ...(id === undefined ? {} : { id }),
     stateDirectory: stateDirectoryOf(options),

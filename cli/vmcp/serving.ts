@@ -42,6 +42,7 @@ export async function startProxy(
     DataPlaneOptions,
     | "controlPlanes"
     | "link"
+    | "workers"
     | "id"
     | "advertise"
     | "stateDirectory"

@@ -56,7 +56,7 @@ export function listen(server: Server, { host, port }: Place, exclusive = false)
   });
 }
 
-export function urlOf(host: string, port: number): string {
+function urlOf(host: string, port: number): string {
   return `http://${isIP(host) === 6 ? `[${host}]` : host}:${port}`;
 }
 

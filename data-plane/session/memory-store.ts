@@ -19,10 +19,15 @@ export interface MemoryStoreOptions {
   readonly onEvent?: (event: StoreEvent) => void;
 }
 
+export interface MemoryStore extends RecordStore {
+  /** Records that are kept; one that has just ended may be among them. */
+  readonly size: number;
+}
+
 const sweepMs = 10_000;
 
 /** Empty. Bounded by whoever keeps sessions in it. */
-export function createMemoryStore({ nowMs = () => performance.now(), onEvent }: MemoryStoreOptions = {}): RecordStore {
+export function createMemoryStore({ nowMs = () => performance.now(), onEvent }: MemoryStoreOptions = {}): MemoryStore {
   const records = new Map<string, Kept>();
   // Keys of an owner, unused for longest first.
   const owners = new Map<string, Set<string>>();
@@ -46,6 +51,9 @@ export function createMemoryStore({ nowMs = () => performance.now(), onEvent }: 
   return {
     isShared: false,
     tellsAll: true,
+    get size() {
+      return records.size;
+    },
     async create(key, record, { pendingMs, absoluteMs }) {
       const now = nowMs();
       const createdMs = Date.now();

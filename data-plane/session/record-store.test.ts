@@ -1,4 +1,5 @@
-// One contract, two stores: what a session's record goes through is the same in memory and in a real Redis.
+// One contract, three stores: what a session's record goes through is the same in memory, in that of workers' leader, and in a real
+// Redis.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, test } from "node:test";
@@ -7,9 +8,11 @@ import { Redis } from "ioredis";
 import { pino } from "pino";
 import { whyMissing } from "../../test/support/debian.ts";
 import { eventually } from "../../test/support/eventually.ts";
+import { leadWorkers } from "../../test/support/led-workers.ts";
 import { startRedis } from "../../test/support/redis.ts";
 import { oneKey } from "../mcp/seal.ts";
 import { readRedisAddress } from "../redis/address.ts";
+import { recordsOf } from "../workers/shared-stores.ts";
 import { createMemoryStore } from "./memory-store.ts";
 import { emptyState, type SessionRecord } from "./record.ts";
 import { type RecordStore, type StoreEvent, StoreUnavailableError } from "./record-store.ts";
@@ -26,6 +29,14 @@ interface Opened {
   readonly store: RecordStore;
   /** What the replicas beside it were told. */
   readonly told: StoreEvent[];
+}
+
+/** Two workers of one leader; the second is given. */
+async function openLeaderStore(): Promise<Opened> {
+  const told: StoreEvent[] = [];
+  const { worker } = leadWorkers(stack);
+  worker((event) => told.push(event));
+  return { store: recordsOf(worker(() => undefined).leader), told };
 }
 
 let replicas = 0;
@@ -56,6 +67,7 @@ const stores: [name: string, skip: string | false, open: () => Promise<Opened>][
       return { store: stack.use(createMemoryStore({ onEvent: (event) => told.push(event) })), told };
     },
   ],
+  ["the leader of workers", false, openLeaderStore],
   ["Redis", skip, () => openRedisStore()],
 ];
 

@@ -1,10 +1,10 @@
 // What a proxy tells the control plane of itself.
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { StatusReportSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Runtime } from "../runtime.ts";
 
-type Report = MessageInitShape<typeof StatusReportSchema>;
+type Report = Exclude<MessageInitShape<typeof StatusReportSchema>, MessageShape<typeof StatusReportSchema>>;
 
 /** How a proxy is: plain data, that one process can hand to another. */
 export interface ProxyState {

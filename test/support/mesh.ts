@@ -38,3 +38,21 @@ export async function startMesh(proxyCount: number, moreFlags: readonly string[]
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
+
+/** One process of several that serve as one proxy. */
+export interface Worker {
+  readonly worker: number;
+  readonly pid: number;
+  /** Where just this one is, `http://127.0.0.1:PORT`. */
+  readonly address: string;
+  readonly connections: number;
+  readonly sessions: number;
+}
+
+/** Of a proxy with `--workers`. */
+export async function workersOf(proxy: { readonly address: string }): Promise<{ restarts: number; running: readonly Worker[] }> {
+  const { workers } = (await (await fetch(`${proxy.address}/status`)).json()) as {
+    workers: { restarts: number; running: Worker[] };
+  };
+  return workers;
+}

@@ -1,0 +1,3 @@
+// What replicas promise, two workers of one proxy promise too, without Redis.
+process.env.VMCP_REPLICAS = "workers";
+await import("./replicas.test.ts");
