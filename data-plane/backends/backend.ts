@@ -13,7 +13,7 @@ import { type BreakerChange, type BreakerSettings, createBreaker } from "./break
 import { createLookout } from "./breaker-lookout.ts";
 import { isConnectionFault, outcomeOf } from "./breaker-rules.ts";
 import { ownStalls } from "./breaker-stalls.ts";
-import { createBulkhead, type Keep } from "./bulkhead.ts";
+import { createBulkhead, type Slot } from "./bulkhead.ts";
 import type { Catalog } from "./catalog.ts";
 import { type BackendState, type HealthOptions, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
@@ -21,7 +21,7 @@ import { BackendError, backendGone, reasonOf } from "./errors.ts";
 import type { HealthState } from "./health.ts";
 import { callsMax } from "./http-target.ts";
 import { gateway, type Hear, type Leg, type RequestOptions } from "./leg.ts";
-import { type Limit, withDeadline, withLimit } from "./limit.ts";
+import { abortSignalOf, type CallSignal, type Limit, withDeadline, withLimit } from "./limit.ts";
 import { callFacts, retryOf } from "./retry.ts";
 import { createRetryBudget } from "./retry-budget.ts";
 import { createSessionLegs } from "./session-legs.ts";
@@ -35,14 +35,14 @@ export interface CallOptions {
   readonly caller?: Caller | undefined;
   readonly clientHeaders?: RequestOptions["clientHeaders"];
   /** What the backend says, or asks the client, on the call's stream before the answer. */
-  readonly onMessage?: Hear;
+  readonly onMessage?: Hear | undefined;
   /** It says nothing of the backend's health that calls need: the breaker lets it through or not, and counts it neither way. */
   readonly isIncidental?: boolean;
   /** There is nobody else to ask, and checks find the backend well: it is called whatever its breaker thinks of its last calls. */
   readonly isLastResort?: boolean;
   /** As in RequestOptions. */
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly freshHeaders?: NonNullable<RequestOptions["freshHeaders"]>;
+  readonly headers?: RequestOptions["headers"];
+  readonly freshHeaders?: RequestOptions["freshHeaders"];
 }
 
 export interface Backend {
@@ -128,22 +128,35 @@ const problemsShown = 10;
 const retryMs = { least: 10, most: 50 };
 
 /** A call as its legs are given it, and whether its client has heard anything of it yet. */
-interface NotedCall extends CallOptions, RequestOptions {
-  onMessage?: Hear;
+interface NotedCall extends RequestOptions {
   hasSpoken: boolean;
+}
+
+interface Held {
+  readonly limit: Limit;
+  readonly slot: Slot;
 }
 
 /** Notes what the backend says; `onQuestion` hears when that is a question. */
 function noted(options: CallOptions, onQuestion?: () => void): NotedCall {
-  const call: NotedCall = { ...options, signal: options.limit.signal, hasSpoken: false };
-  const { onMessage: hear } = options;
-  if (!hear) return call;
-  call.onMessage = (said) => {
+  const { limit, caller, clientHeaders, onMessage: hear, headers, freshHeaders } = options;
+  const call: NotedCall = {
+    signal: limit.signal,
+    caller,
+    clientHeaders,
+    onMessage: hear && listen,
+    headers,
+    freshHeaders,
+    hasSpoken: false,
+  };
+
+  function listen(said: Message): ReturnType<Hear> {
     call.hasSpoken = true;
     if (said.id !== undefined) onQuestion?.();
-    else if (said.method === "notifications/progress") options.limit.extend();
-    return hear(said);
-  };
+    else if (said.method === "notifications/progress") limit.extend();
+    return hear?.(said);
+  }
+
   return call;
 }
 
@@ -226,14 +239,22 @@ export function createBackend(options: BackendOptions): Backend {
   }
 
   /** Makes the call, and again where the rules of `retryOf` allow it. */
-  function attempt(session: Session, message: Message, call: NotedCall, keep: Keep): Promise<Message> {
-    return withLimit(call.limit, (signal) => keep(attemptUntil(signal)));
+  function attempt(session: Session, message: Message, call: NotedCall, { limit, slot }: Held): Promise<Message> {
+    return withLimit(limit, async (signal) => {
+      slot.hold(); // also while nobody waits for it any more
+      try {
+        return await attemptUntil(signal);
+      } finally {
+        slot.leave();
+      }
+    });
 
-    async function attemptUntil(signal: AbortSignal): Promise<Message> {
+    async function attemptUntil(signal: CallSignal): Promise<Message> {
       budget.called(performance.now());
       for (let attempts = 1, hasNewSession = false; ; attempts++) {
         try {
-          return await (await legs.of(session)).request(message, call);
+          const leg = legs.ready(session) ?? (await legs.of(session));
+          return await leg.request(message, call);
         } catch (error) {
           const failure = isUnreadable(error) ? unreadable(error) : error;
           if (!(failure instanceof BackendError) || signal.aborted || isRetired) throw failure;
@@ -247,25 +268,31 @@ export function createBackend(options: BackendOptions): Backend {
           if (retry === "on_new_session") hasNewSession = true;
           else {
             budget.retried(nowMs);
-            await sleep(retryMs.least + Math.random() * (retryMs.most - retryMs.least), undefined, { signal });
+            await sleep(retryMs.least + Math.random() * (retryMs.most - retryMs.least), undefined, {
+              signal: abortSignalOf(signal),
+            });
           }
         }
       }
     }
   }
 
-  /** A backend that asks its client something works, however long the client takes. */
-  async function throughBreaker(session: Session, message: Message, options: CallOptions, keep: Keep): Promise<Message> {
-    const { timeoutMs } = options;
-    if (!options.onMessage) return breaker.run(timeoutMs, () => attempt(session, message, noted(options), keep));
-    const asked = Promise.withResolvers<undefined>();
-    const call = noted(options, () => asked.resolve(undefined));
-    let attempted: Promise<Message> | undefined;
-    const first = await breaker.run(timeoutMs, () => {
-      attempted = attempt(session, message, call, keep);
-      return Promise.race([attempted, asked.promise]);
-    });
-    return first ?? (attempted as Promise<Message>);
+  /** Through the breaker: what became of a call says how the backend is; while it is well, only failures are news. */
+  async function callAndSee(session: Session, message: Message, options: CallOptions, slot: Slot): Promise<Message> {
+    const { limit, timeoutMs } = options;
+    const startedMs = performance.now();
+    try {
+      // A backend that asks its client something is well, however long the client takes.
+      const answer = await breaker.run(timeoutMs, (isWell) => attempt(session, message, noted(options, isWell), { limit, slot }));
+      const tookMs = performance.now() - startedMs;
+      meter.note("success", tookMs);
+      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs });
+      return answer;
+    } catch (error) {
+      meter.note(error instanceof BackendError ? error.code : "aborted", performance.now() - startedMs);
+      if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
+      throw error;
+    }
   }
 
   function tell(state: HealthState, reason: string | undefined): void {
@@ -276,22 +303,6 @@ export function createBackend(options: BackendOptions): Backend {
     if (!isBack) return;
     silences = 0;
     breaker.retryNow();
-  }
-
-  /** What became of a call says how the backend is; while it is well, only failures are news. */
-  async function watched<T>(calling: Promise<T>): Promise<T> {
-    const startedMs = performance.now();
-    try {
-      const answer = await calling;
-      const tookMs = performance.now() - startedMs;
-      meter.note("success", tookMs);
-      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs });
-      return answer;
-    } catch (error) {
-      meter.note(error instanceof BackendError ? error.code : "aborted", performance.now() - startedMs);
-      if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
-      throw error;
-    }
   }
 
   const backend: Backend = {
@@ -320,20 +331,21 @@ export function createBackend(options: BackendOptions): Backend {
       return credential.gatewayShows === "nobody" ? "callers' own" : credential.gatewayShows;
     },
     join: catalogs.join,
-    call: (session, message, options) =>
-      bulkhead.run(async (keep) => {
+    async call(session, message, options) {
+      const slot = bulkhead.enter();
+      const { limit, isIncidental, isLastResort } = options;
+      try {
         if (isRetired) throw backendGone();
-        const { limit, timeoutMs, isIncidental, isLastResort } = options;
-        limit.arm(timeoutMs);
-        try {
-          if (!isIncidental && !isLastResort) return await watched(throughBreaker(session, message, options, keep));
-          const refusal = isLastResort ? undefined : breaker.refusal();
-          if (refusal) throw refusal;
-          return await attempt(session, message, noted(options), keep);
-        } finally {
-          limit.disarm();
-        }
-      }),
+        limit.arm(options.timeoutMs);
+        if (!isIncidental && !isLastResort) return await callAndSee(session, message, options, slot);
+        const refusal = isLastResort ? undefined : breaker.refusal();
+        if (refusal) throw refusal;
+        return await attempt(session, message, noted(options), { limit, slot });
+      } finally {
+        limit.disarm();
+        slot.leave();
+      }
+    },
     prove: (asker) => sendWith(credential, asker, async () => undefined),
     async tell(session, message) {
       const leg = await legs.existing(session);

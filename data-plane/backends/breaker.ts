@@ -62,9 +62,9 @@ export interface BreakerChange {
 export interface Breaker extends Disposable {
   /**
    * Runs the work, or throws BackendError("shed") at once, without having run it. The work must settle by itself, at its deadline
-   * at the latest.
+   * at the latest. It may say that all is well before its end, which counts then, whatever becomes of the rest.
    */
-  run<T>(timeoutMs: number, work: () => Promise<T>): Promise<T>;
+  run<T>(timeoutMs: number, work: (isWell: () => void) => Promise<T>): Promise<T>;
   /** Why a call would be shed that is not to be one of those that are let through to see; undefined while it is closed. */
   refusal(): BackendError | undefined;
   /**
@@ -83,6 +83,7 @@ interface Ticket {
   readonly generation: number;
   readonly startedMs: number;
   readonly timeoutMs: number;
+  isSettled: boolean;
 }
 
 /** A closed breaker. */
@@ -153,7 +154,7 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
       }
       closeIfProven(now);
     }
-    const ticket = { generation, startedMs: now, timeoutMs };
+    const ticket = { generation, startedMs: now, timeoutMs, isSettled: false };
     if (state === "half_open") {
       if (probes.size >= widthAt(successes, now - firstSuccessMs)) return leftAlone(now, halfOpenRetryMs);
       probes.add(ticket);
@@ -165,18 +166,22 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
     if (state === "half_open" && successes >= successesToClose && now - firstSuccessMs >= rampMs) close();
   }
 
-  /** Settles when everyone has been told. */
-  async function settle(ticket: Ticket, ended: Outcome, cause?: unknown): Promise<void> {
+  /** Undefined when everyone has been told, else settles then. */
+  function settle(ticket: Ticket, ended: Outcome, cause?: unknown): Promise<void> | undefined {
+    if (ticket.isSettled) return undefined;
+    ticket.isSettled = true;
+    stalls.end();
     const now = nowMs();
     if (state === "half_open") noteOverdue(now);
-    if (ticket.generation !== generation || isDisposed) return;
+    if (ticket.generation !== generation || isDisposed) return undefined;
     const isLate = now - ticket.startedMs > ticket.timeoutMs * slowAfter;
     // When it was us who stood still, nobody knows how the backend was.
     const isOurs = (ended === "failure" || isLate) && stalls.stalledSince(ticket.startedMs);
     const outcome = isOurs && ended === "failure" ? "neutral" : ended;
     const isSlow = isLate && !isOurs;
-    if (state === "half_open") seen(ticket, outcome, now, cause);
-    else if (outcome !== "neutral") await counted(outcome, isSlow, now, cause);
+    if (state !== "half_open") return outcome === "neutral" ? undefined : counted(outcome, isSlow, now, cause);
+    seen(ticket, outcome, now, cause);
+    return undefined;
   }
 
   /** One of those that were let through to see has ended. */
@@ -188,11 +193,12 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
     closeIfProven(now);
   }
 
-  async function counted(outcome: "success" | "failure", isSlow: boolean, now: number, cause: unknown): Promise<void> {
+  function counted(outcome: "success" | "failure", isSlow: boolean, now: number, cause: unknown): Promise<void> | undefined {
     failuresInRow = outcome === "failure" ? failuresInRow + 1 : 0;
     tally.add(now, isSlow);
-    if (failuresInRow >= settings.failureThreshold || tally.isMostlySlow) open(now, cause);
-    else await counts.add(now, outcome);
+    if (failuresInRow < settings.failureThreshold && !tally.isMostlySlow) return counts.add(now, outcome);
+    open(now, cause);
+    return undefined;
   }
 
   function leftAlone(now: number, retryAfterMs: number): BackendError {
@@ -209,7 +215,7 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
   return {
     async run(timeoutMs, work) {
       if (isDisposed) throw new BackendError("unavailable", "not_executed", "the backend was removed");
-      if (!settings.enabled) return work();
+      if (!settings.enabled) return work(() => undefined);
       const ticket = admit(nowMs(), timeoutMs);
       if (ticket instanceof BackendError) {
         await undefined; // a promise that is rejected before somebody waits for it costs more
@@ -217,15 +223,14 @@ export function createBreaker({ settings: initial, nowMs, random, stalls, onChan
       }
       stalls.begin();
       try {
-        const value = await work();
+        const value = await work(() => void settle(ticket, "success"));
         const fault = faultOf(value);
-        await settle(ticket, fault ? outcomeOf(fault) : "success", fault);
+        const settling = settle(ticket, fault ? outcomeOf(fault) : "success", fault);
+        if (settling !== undefined) await settling;
         return value;
       } catch (error) {
         await settle(ticket, outcomeOf(error), error);
         throw error;
-      } finally {
-        stalls.end();
       }
     },
     refusal() {
@@ -267,8 +272,8 @@ const halfOpenRetryMs = 1_000;
 interface Counts extends Disposable {
   /** Hears when too many failed. */
   onTrip(listener: () => void): void;
-  /** Settles when it has been counted, and `onTrip` called if need be. */
-  add(nowMs: number, outcome: "success" | "failure"): Promise<void>;
+  /** Of a failure: settles when it has been counted, and `onTrip` called if need be. */
+  add(nowMs: number, outcome: "success" | "failure"): Promise<void> | undefined;
   /** Open, for whatever reason: nothing is counted until `reset`. */
   trip(): void;
   /** Closed, with nothing counted. */
@@ -277,14 +282,13 @@ interface Counts extends Disposable {
 
 const buckets = 10;
 const bucketMs = windowMs / buckets;
-// Two promises for all ends of all calls, so that a failure costs no stack trace.
-const worked = Promise.resolve();
+// One promise for all failures of all calls, so that none costs a stack trace.
 const failed = Promise.reject(new Error("a call failed"));
 failed.catch(() => undefined);
 
 function createCounts(): Counts {
   const clock = new EventEmitter();
-  const circuit = new CircuitBreaker((outcome: "success" | "failure") => (outcome === "success" ? worked : failed), {
+  const circuit = new CircuitBreaker(() => failed, {
     name: "backend",
     timeout: false, // what it runs has ended already
     errorThresholdPercentage: failingShare * 100 - 1e-6, // it opens beyond this, we at it
@@ -297,22 +301,28 @@ function createCounts(): Counts {
     enableSnapshots: false,
   });
   let current = 0; // the second that is counted now
+  let [bucket] = circuit.status.window as [CircuitBreaker.Bucket]; // of it
 
   function turn(times: number): void {
     for (let turns = Math.min(times, buckets); turns > 0; turns--) clock.emit("rotate");
     // It keeps every latency, though nothing reads them.
-    for (const bucket of circuit.status.window) bucket.latencyTimes = [];
+    for (const one of circuit.status.window) one.latencyTimes = [];
+    [bucket] = circuit.status.window as [CircuitBreaker.Bucket];
   }
 
   return {
     onTrip: (listener) => void circuit.on("open", listener),
-    async add(nowMs, outcome) {
+    add(nowMs, outcome) {
       const second = Math.floor(nowMs / bucketMs);
       if (second > current) {
         turn(second - current);
         current = second;
       }
-      await circuit.fire(outcome).catch(() => undefined);
+      if (outcome === "failure") return circuit.fire().catch(() => undefined);
+      // It decides when something fails. Successes are most of what there is, so they are written where it will read them.
+      bucket.fires++;
+      bucket.successes++;
+      return undefined;
     },
     trip: () => circuit.open(),
     reset() {

@@ -2,26 +2,27 @@
 import { BackendError } from "./errors.ts";
 
 export interface Bulkhead {
-  /**
-   * Runs the work in a slot of its own, or throws BackendError("shed") at once when all are taken. The slot is free again when the work
-   * has ended and so has everything that it gave to `keep`: a call that nobody waits for any longer may still run.
-   */
-  run<T>(work: (keep: Keep) => Promise<T>): Promise<T>;
+  /** Takes a slot, to be left once; throws BackendError("shed") at once when all are taken. */
+  enter(): Slot;
   /** Slots that are not free. */
   readonly taken: number;
   /** Settles when all slots are free. */
   idle(): Promise<void>;
 }
 
-/** Gives back what it is given. */
-export type Keep = <T>(work: Promise<T>) => Promise<T>;
+/** The slot of one call. It is free again when everybody has left it: a call that nobody waits for any longer may still run. */
+export interface Slot {
+  /** Stays in it too, until another `leave`. */
+  hold(): void;
+  leave(): void;
+}
 
 /** All slots are free at first. */
 export function createBulkhead(slots: number): Bulkhead {
   let taken = 0;
   let idle: PromiseWithResolvers<void> | undefined;
 
-  function leave(): void {
+  function free(): void {
     if (--taken > 0) return;
     idle?.resolve();
     idle = undefined;
@@ -31,19 +32,18 @@ export function createBulkhead(slots: number): Bulkhead {
     get taken() {
       return taken;
     },
-    run(work) {
-      if (taken >= slots) return Promise.reject(new BackendError("shed", "not_executed", `${slots} calls are in flight already`));
+    enter() {
+      if (taken >= slots) throw new BackendError("shed", "not_executed", `${slots} calls are in flight already`);
       taken++;
-      let held = 0;
-      const done = (): void => {
-        if (--held === 0) leave();
+      let holders = 1;
+      return {
+        hold() {
+          holders++;
+        },
+        leave() {
+          if (--holders === 0) free();
+        },
       };
-      const keep: Keep = (part) => {
-        held++;
-        part.then(done, done);
-        return part;
-      };
-      return keep(work(keep));
     },
     idle() {
       if (taken === 0) return Promise.resolve();

@@ -87,6 +87,11 @@ export function createEndpoints(start: (hear: OnMessage) => EndpointList, onMess
     return primary().catalog?.facts.era === "stateless";
   }
 
+  /** Calls go here from now on; also those that come meanwhile, and if this one fails it may have a session there. */
+  function settleAt(session: Session, place: Backend): void {
+    if (homes.get(session) !== place) homes.set(session, place);
+  }
+
   async function call(session: Session, message: Message, options: CallOptions): Promise<Message> {
     const home = homes.get(session);
     const tried: Backend[] = [];
@@ -96,7 +101,7 @@ export function createEndpoints(start: (hear: OnMessage) => EndpointList, onMess
       // Looked up each time: places may have come and gone during an attempt.
       const place = routeOf(session).find(({ backend }) => !tried.includes(backend))?.backend;
       if (!place) break;
-      homes.set(session, place); // also for calls that come meanwhile, and if this one fails it may have a session there
+      settleAt(session, place);
       try {
         return await place.call(session, message, options);
       } catch (error) {
@@ -107,12 +112,12 @@ export function createEndpoints(start: (hear: OnMessage) => EndpointList, onMess
         tried.push(place);
       }
     }
-    if (home) homes.set(session, home);
+    if (home) settleAt(session, home);
     if (options.limit.signal.aborted) throw failure ?? options.limit.signal.reason;
     // One that has just come back is spared by its breaker; where there is no other, that would only fail more calls.
     const well = tried.length > 1 ? spared.find(isWell) : undefined;
     if (!well) throw failure;
-    homes.set(session, well);
+    settleAt(session, well);
     return well.call(session, message, { ...options, isLastResort: true });
   }
 

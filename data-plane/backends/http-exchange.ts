@@ -20,7 +20,7 @@ export interface Exchange {
   /** How long the response should not be read any further, because the client is slow. Asked once per chunk. */
   pressure(): Promise<void> | undefined;
   /** Where to go on when the stream was cut before the answer; undefined when it can't be. */
-  readonly resumption: { readonly lastEventId: string; readonly retryMs: number } | undefined;
+  resumption(): { readonly lastEventId: string; readonly retryMs: number } | undefined;
 }
 
 /** Makes one answer of the bytes of one HTTP response. */
@@ -82,7 +82,7 @@ export function createExchange(options: { awaited: Message | undefined; onMessag
   }
 
   return {
-    get resumption() {
+    resumption() {
       if (answer || events?.lastEventId === undefined) return undefined;
       return { lastEventId: events.lastEventId, retryMs: events.retryMs ?? retryMsDefault };
     },

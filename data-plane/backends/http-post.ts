@@ -5,6 +5,7 @@ import { BackendError, reasonOf } from "./errors.ts";
 import { createExchange, type Exchange } from "./http-exchange.ts";
 import type { HttpPool } from "./http-target.ts";
 import type { Hear } from "./leg.ts";
+import type { CallSignal } from "./limit.ts";
 
 export interface Post {
   readonly path: string;
@@ -13,7 +14,7 @@ export interface Post {
   readonly body: Buffer;
   /** The request whose answer is waited for; undefined for notifications and answers. */
   readonly awaited: Message | undefined;
-  readonly signal: AbortSignal;
+  readonly signal: CallSignal;
   /** Hears what comes before the answer. */
   readonly onMessage: Hear;
   /** Whether a 404 means that the session is gone. */
@@ -40,7 +41,7 @@ export function post(pool: HttpPool, { path, headers, body, awaited, signal, ...
       abort = undefined;
       clearTimeout(linger);
     };
-    const canResume = () => !isOver && options.resume !== undefined && exchange.resumption !== undefined;
+    const canResume = () => !isOver && options.resume !== undefined && exchange.resumption() !== undefined;
 
     pool.dispatch(
       { path, method: "POST", headers, body },

@@ -6,6 +6,7 @@ import { errorCodes, errorResponse, type Message, parseSpan, readMessage, reques
 import { type Era, isSessionVersion, type McpVersion, type SessionVersion } from "../mcp/versions.ts";
 import type { StoredLeg } from "../session/record.ts";
 import { BackendError } from "./errors.ts";
+import type { CallSignal } from "./limit.ts";
 
 /** What the backend said of itself when the session opened, or when it was discovered. */
 export interface ServerFacts {
@@ -85,16 +86,16 @@ export interface ListenOptions {
 }
 
 export interface RequestOptions {
-  readonly signal: AbortSignal;
+  readonly signal: CallSignal;
   /** For whom the request is made. Default: whoever used the session last. */
   readonly caller?: Caller | undefined;
   /** Of the client's own request. */
   readonly clientHeaders?: IncomingHttpHeaders | undefined;
-  readonly onMessage?: Hear;
+  readonly onMessage?: Hear | undefined;
   /** `Mcp-Param-*` headers, for servers of the stateless era. */
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   /** The same, looked up again after the server said that they are wrong; undefined when they are not known. */
-  readonly freshHeaders?: () => Promise<Readonly<Record<string, string>> | undefined>;
+  readonly freshHeaders?: (() => Promise<Readonly<Record<string, string>> | undefined>) | undefined;
 }
 
 /** The initialize request of a leg: to the backend we are as able as the client is. */

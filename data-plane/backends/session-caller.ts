@@ -10,6 +10,7 @@ import { metaKeys } from "../mcp/stateless.ts";
 import { errorOf, failure, resultTypeOf, toolFailure, toSession } from "../mcp/translate.ts";
 import { BackendError } from "./errors.ts";
 import { type ClientFacts, type Leg, legWith, type RequestOptions } from "./leg.ts";
+import { abortSignalOf } from "./limit.ts";
 import { envelopeOf } from "./stateless-leg.ts";
 
 const askingRoundsMax = 10;
@@ -35,7 +36,8 @@ export function forSessionCaller(leg: Leg, client: ClientFacts): Leg {
       if (resultTypeOf(answer) !== "input_required") return toSession(message.method as string, answer);
       const { inputRequests, requestState } = partsOf(answer);
       const questions = inputRequests ? readable(() => questionsOf(answer, inputRequests)) : [];
-      if (questions.length === 0) await sleep(paceMs, undefined, { signal: options.signal }).catch(() => undefined);
+      if (questions.length === 0)
+        await sleep(paceMs, undefined, { signal: abortSignalOf(options.signal) }).catch(() => undefined);
       else if (++asked > askingRoundsMax) throw endless();
       options.signal.throwIfAborted();
       const responses: string[] = [];

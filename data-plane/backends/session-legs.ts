@@ -10,6 +10,8 @@ import type { ClientFacts, Leg, Resumable } from "./leg.ts";
 import { withDeadline } from "./limit.ts";
 
 export interface SessionLegs extends AsyncDisposable {
+  /** The session's leg when nothing has to be waited for: it is open, and knows all that it is to know. */
+  ready(session: Session): Leg | undefined;
   /** The session's leg, opened once for all calls that wait for it; throws BackendError, "not_executed". */
   of(session: Session): Promise<Leg>;
   /** The session's leg when it has one, here or on another replica. */
@@ -47,8 +49,9 @@ const subscribingMs = 30_000;
 const shortMs = 5_000;
 
 /** None open at first. */
-export function createSessionLegs({ backend, legKey, place, open, onMessage, log }: SessionLegsOptions): SessionLegs {
+export function createSessionLegs({ backend, legKey, place, open: openNow, onMessage, log }: SessionLegsOptions): SessionLegs {
   const legs = new Map<Session, Promise<Leg>>();
+  const open = new Map<Session, Leg>(); // those of them that have been opened
   const known = new Map<Session, () => void>(); // whose end we hear of, and what takes that back
   const isOver = new AbortController();
   const followed = new WeakMap<Leg, Session["stream"]>();
@@ -61,13 +64,22 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
     if (legs.get(session) !== existing) return of(session); // another call opened one meanwhile
     const opening = openLeg(session, leg);
     legs.set(session, opening);
+    open.delete(session);
     if (!known.has(session) && !session.hasEnded)
       known.set(
         session,
         session.onEnd((ending) => void drop(session, ending)),
       );
-    opening.catch(() => legs.get(session) === opening && legs.delete(session));
+    opening.then(
+      (opened) => legs.get(session) === opening && open.set(session, opened),
+      () => legs.get(session) === opening && legs.delete(session),
+    );
     return opening;
+  }
+
+  function ready(session: Session): Leg | undefined {
+    const leg = open.get(session);
+    return leg && leg.closedBy === undefined && !isBehind(session, leg) ? leg : undefined;
   }
 
   /** Opens the session's leg, or goes on with the one that another replica opened. `lost` is the one that there was here. */
@@ -94,7 +106,7 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
   }
 
   function opened(session: Session, resumed?: StoredLeg): Promise<Leg> {
-    return withDeadline(openMs, (signal) => open(session, signal, resumed)).catch((error: unknown) => {
+    return withDeadline(openMs, (signal) => openNow(session, signal, resumed)).catch((error: unknown) => {
       // Whatever became of the handshake, the call that waits for it did not run.
       if (!(error instanceof BackendError)) throw error;
       const { code, message, credentialRenewed } = error;
@@ -152,11 +164,15 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
   /** Tells a leg that only we have of a level that was set on another replica. */
   async function levelled(session: Session, leg: Leg): Promise<Leg> {
     const { logLevel } = session.state;
-    if (leg.resumable === undefined && logLevel !== undefined && levels.get(leg) !== logLevel) {
+    if (logLevel !== undefined && isBehind(session, leg)) {
       levels.set(leg, logLevel);
       await setLevel(leg, logLevel);
     }
     return leg;
+  }
+
+  function isBehind({ state: { logLevel } }: Session, leg: Leg): boolean {
+    return logLevel !== undefined && leg.resumable === undefined && levels.get(leg) !== logLevel;
   }
 
   /** Subscribes to what the session is subscribed to; no call waits for that. */
@@ -174,6 +190,7 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
   async function drop(session: Session, ending: Ending): Promise<void> {
     const leg = legs.get(session);
     legs.delete(session);
+    open.delete(session);
     known.get(session)?.();
     known.delete(session);
     await leg
@@ -257,6 +274,7 @@ export function createSessionLegs({ backend, legKey, place, open, onMessage, log
   }
 
   return {
+    ready,
     of,
     existing,
     follow,

@@ -8,6 +8,7 @@ import { errorOf } from "../mcp/translate.ts";
 import type { ChangeFeed, Follower } from "./change-feed.ts";
 import { BackendError } from "./errors.ts";
 import type { ClientFacts, Hear, Leg, ListenOptions, RequestOptions, ServerFacts } from "./leg.ts";
+import { abortSignalOf } from "./limit.ts";
 
 /** Sends requests that have their envelope, each on its own. */
 export interface StatelessWire {
@@ -49,7 +50,7 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
     const { resources } = wire.facts.capabilities as { resources?: { subscribe?: unknown } };
     if (resources?.subscribe !== true || isDeaf) return refusal(message, errorCodes.methodNotFound, "it offers no subscriptions");
     uris.add(uri);
-    const isHonoured = (await follower?.add(uri, signal)) ?? true;
+    const isHonoured = (await follower?.add(uri, abortSignalOf(signal))) ?? true;
     if (isHonoured) return readMessage(resultResponse(message.id as string, "{}"));
     uris.delete(uri);
     return refusal(message, errorCodes.invalidParams, "it does not take subscriptions to this resource");
@@ -63,7 +64,7 @@ export function createStatelessLeg(client: ClientFacts, wire: StatelessWire): Le
   }
 
   async function ping(message: Message, { signal, caller = client.caller }: RequestOptions): Promise<Message> {
-    await wire.discover(signal, caller);
+    await wire.discover(abortSignalOf(signal), caller);
     return readMessage(resultResponse(message.id as string, "{}"));
   }
 

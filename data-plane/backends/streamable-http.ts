@@ -24,6 +24,7 @@ import {
   readServerFacts,
   type ServerFacts,
 } from "./leg.ts";
+import { abortSignalOf } from "./limit.ts";
 import { type Asker, sendWith } from "./shown.ts";
 
 const postOnly = ["accept", "application/json, text/event-stream", "content-type", "application/json"];
@@ -68,7 +69,7 @@ export async function openSessionLeg(
           const minted = responseHeaders["mcp-session-id"];
           if (awaited?.method === "initialize" && typeof minted === "string") sessionId = minted;
         },
-        resume: (exchange) => resume(exchange, signal, asker),
+        resume: (exchange) => resume(exchange, abortSignalOf(signal), asker),
       }),
     );
   }
@@ -81,7 +82,7 @@ export async function openSessionLeg(
   /** Goes on with a call's stream that ended before the answer, as often as the server ends it (MCP 2025-11-25, resumability). */
   async function resume(exchange: Exchange, signal: AbortSignal, asker: Asker): Promise<Message> {
     for (let round = 0; ; round++) {
-      const from = exchange.resumption;
+      const from = exchange.resumption();
       if (!from || round === resumptionsMax)
         throw new BackendError("unavailable", "unknown", "the event stream ended before the answer");
       await sleep(Math.max(from.retryMs, retryMsMin), undefined, { signal }).catch(() => undefined);

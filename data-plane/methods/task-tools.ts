@@ -6,7 +6,7 @@ import type { Route } from "../aggregation/view.ts";
 import type { Backend } from "../backends/backend.ts";
 import { BackendError } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
-import { createLimit } from "../backends/limit.ts";
+import { abortSignalOf, createLimit } from "../backends/limit.ts";
 import { type Message, parseSpan, readMessage, request, withId } from "../mcp/json-rpc.ts";
 import { type Edit, member, type Span, splice, withMembers, withoutMembers } from "../mcp/scan.ts";
 import { backendFailure, type Call } from "./call.ts";
@@ -107,7 +107,7 @@ async function follow(options: Following): Promise<Message> {
   const { session, limit, relay } = call;
   const timeoutMs = call.server.timeoutMs(backend.name);
   const gaveUp = new AbortController();
-  const signal = AbortSignal.any([limit.signal, gaveUp.signal]);
+  const signal = AbortSignal.any([abortSignalOf(limit.signal), gaveUp.signal]);
   let task = options.task;
   let failures = 0;
 

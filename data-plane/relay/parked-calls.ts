@@ -9,7 +9,7 @@ import type { Log } from "../../common/log.ts";
 import type { Backend } from "../backends/backend.ts";
 import { BackendError, nobodyAnswered, reasonOf } from "../backends/errors.ts";
 import type { Hear } from "../backends/leg.ts";
-import type { Limit } from "../backends/limit.ts";
+import type { CallSignal, Limit } from "../backends/limit.ts";
 import { errorCodes, errorResponse, type Message, parseSpan, readMessage, resultResponse } from "../mcp/json-rpc.ts";
 import { member, splice } from "../mcp/scan.ts";
 import type { Session } from "../session/session.ts";
@@ -47,7 +47,7 @@ export interface Retry {
   /** Raw text of the progress token of this request. */
   readonly progressToken: string | undefined;
   /** Fires when this caller has gone. */
-  readonly signal: AbortSignal;
+  readonly signal: CallSignal;
 }
 
 export type Turn =
