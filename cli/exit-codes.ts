@@ -8,6 +8,10 @@ export const exitCodes = {
   conflict: 73,
   temporary: 75,
   permission: 77,
+  /** What was looked for was found: see --fail-on. */
+  findings: 79,
+  /** By SIGINT or SIGTERM. */
+  interrupted: 130,
 } as const;
 
 /** Ends a command with one line on standard error. */

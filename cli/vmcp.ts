@@ -42,6 +42,8 @@ controlPlaneTrust(discovering(program.command("control-plane").description("run 
       .default("vmcp.db"),
   )
   .addOption(new Option("--data <file>", "the same").hideHelp())
+  .option("--id <name>", "name of this control plane, stable over restarts (default: the host name and port)")
+  .option("--advertise <host:port>", "where vmcpctl reaches this one's admin API (default: where it listens)")
   .action(async (options) => {
     // What it throws away is little and often, and V8 would let the room for that grow by 60 MB where the whole takes 130. Before
     // the imports, because the room grows with them.

@@ -100,16 +100,32 @@ program
     finish(command, async () => (await import("./vmcpctl/watch.ts")).watch({ kind }, { ...globals(), ...options }, output)),
   );
 
-program
-  .command("proxy")
-  .description("the proxies")
+const proxy = program.command("proxy").description("the proxies");
+
+proxy
   .command("status [name]")
-  .description("which proxy runs what, and what it refused")
+  .description("which proxy runs what, and what it refused; exit code 79 when --fail-on finds one")
+  .addOption(
+    new Option("--fail-on <what...>", "stale: unanswered, or nobody hears from it and it serves what it had").choices([
+      "stale",
+      "disconnected",
+      "nacked",
+    ]),
+  )
   .addOption(format())
   .action(async (name, options, command) =>
     finish(command, async () =>
       (await import("./vmcpctl/get.ts")).get({ kind: "proxies", name }, { ...globals(), ...options }, output),
     ),
+  );
+
+proxy
+  .command("drain <name>")
+  .description("let a proxy finish what it has and take no new work, also after a restart")
+  .option("--undo", "take new work again", false)
+  .option("--reason <text>", "why, for the audit trail", "")
+  .action(async (name, options, command) =>
+    finish(command, async () => (await import("./vmcpctl/drain.ts")).drain(name, { ...globals(), ...options }, output)),
   );
 
 const session = program.command("session").description("the sessions of MCP clients");

@@ -1,8 +1,10 @@
 // The control plane's door, and where its rooms are put together: store → reconciler → fleet, with the admin API in front.
 import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { Server } from "@grpc/grpc-js";
 import type { Log } from "../common/log.ts";
+import { softwareVersion } from "../common/version.ts";
 import type { ResourceChange } from "../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { toResourceChange } from "./admin/declare.ts";
@@ -17,6 +19,7 @@ import { fileMemory } from "./discovery/memory.ts";
 import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";
 import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
+import { createWholeFleet } from "./push/whole-fleet.ts";
 import { startReconciler } from "./reconcile.ts";
 import { isFile, openStore } from "./store/open.ts";
 import { type Store, StoreError } from "./store/store.ts";
@@ -44,6 +47,10 @@ export interface ControlPlaneOptions {
   readonly discovery?: DiscoveryChoice | undefined;
   /** Certificates, and who gives people their tokens. Default: neither, and so only this machine is served, and may do everything. */
   readonly security?: SecurityChoice | undefined;
+  /** Its name among the control planes of the store, stable over restarts. Default: host name and port. */
+  readonly id?: string | undefined;
+  /** Where its admin API is reached from elsewhere, `host:port`. Default: where it listens. */
+  readonly advertise?: string | undefined;
   /** Default: the system's clock. */
   readonly nowMs?: (() => number) | undefined;
   /** Ends waiting for a store that does not answer. */
@@ -90,9 +97,21 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const editor = createEditor({ store, reconciler });
   const stopping = new AbortController();
   const server = new Server(serverOptions);
+  const wholeFleet = createWholeFleet({ store, fleet, log });
   const security = started.use(await openSecurity(options, { store, nowMs }));
   const { trust } = security;
-  addServices(server, { store, fleet, editor, discovery, trust, log, readOnlyReason, nowMs, stopping: stopping.signal });
+  addServices(server, {
+    store,
+    fleet,
+    wholeFleet,
+    editor,
+    discovery,
+    trust,
+    log,
+    readOnlyReason,
+    nowMs,
+    stopping: stopping.signal,
+  });
   await reconciler.started;
   started.defer(async () => {
     stopping.abort();
@@ -106,6 +125,13 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   for (const { address: at } of listeners.filter(({ isLocal }) => isLocal))
     log.warn({ address: at }, "plain text here: whoever reaches it from this machine is admin");
   const address = (listeners[0] as Listener).address;
+  started.use(wholeFleet); // others are told first: its proxies go to them
+  wholeFleet.begin({
+    id: options.id ?? `${hostname()}-${address.split(":").at(-1)}`,
+    instanceId: randomUUID(),
+    address: options.advertise ?? address,
+    softwareVersion,
+  });
   const running = started.move();
 
   return {

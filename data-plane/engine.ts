@@ -57,7 +57,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   return {
     serving,
     live: running,
-    state: () => stateOf(running.runtime, sessions),
+    state: () => stateOf(running.runtime, sessions, serving.workLeft()),
     async [Symbol.asyncDispose]() {
       await owned.disposeAsync();
       await running[Symbol.asyncDispose](); // backends end last: calls need them

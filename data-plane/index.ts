@@ -63,6 +63,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     live: serving.live,
     state: serving.state,
     listSessions: serving.list,
+    setDrained: serving.setDrained,
     bootstrapSnapshot: options.bootstrapSnapshot,
     log,
     onLive: (version) => options.onLive?.(version),
@@ -90,9 +91,9 @@ interface Server extends Leader {
 async function startOne(options: EngineOptions): Promise<Server> {
   const engine = await startEngine(options);
   const { live, state } = engine;
-  const { address, self, list, drain } = engine.serving;
+  const { address, self, list, setDrained, drain } = engine.serving;
   const dispose = () => engine[Symbol.asyncDispose]();
-  return { address, instanceId: self.instance, live, state, list, drain, [Symbol.asyncDispose]: dispose };
+  return { address, instanceId: self.instance, live, state, list, setDrained, drain, [Symbol.asyncDispose]: dispose };
 }
 
 async function startMany(options: LeaderOptions): Promise<Server> {

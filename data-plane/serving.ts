@@ -110,6 +110,10 @@ export interface Serving extends AsyncDisposable {
   join(): Promise<string>;
   /** What this process says of itself. */
   readonly pages: { status(): OwnStatus; metrics(): readonly Family[] };
+  /** Takes no new work, in that whoever sends here is told to send elsewhere, or takes it again. */
+  setDrained(isWanted: boolean): void;
+  /** Calls and streams that are left while it takes no new work; undefined while it does. */
+  workLeft(): number | undefined;
   /** Stops taking requests, lets calls finish; returns within `delayMs` + `callsMs` + 2 s. */
   drain(): Promise<void>;
 }
@@ -203,6 +207,7 @@ export async function startServing(
     metrics: () => metrics({ runtime: runtime(), limits: limits(), pressure: overload.pressure.level }),
   };
   let isDraining = false;
+  let isDrained = false;
   let obeyed = epoch(); // all that is connected was opened before
   const app = createApp({
     ...{ ...shared, sessions, callers, runtime, sse, flow },
@@ -213,7 +218,7 @@ export async function startServing(
     parked: createParkedCalls({ log }),
     self: () => self,
     addressOf: store.addressOf,
-    isDraining: () => isDraining,
+    leaving: () => (isDraining ? "stopping" : isDrained ? "draining" : undefined),
     origin: {
       isLoopback: isLoopback(options.host),
       allowedHosts: [...(options.allowedHosts ?? []), ...[options.advertise, options.publicUrl].flatMap(hostNameOf)].map((host) =>
@@ -236,15 +241,17 @@ export async function startServing(
     log.warn("other proxies can't pass requests on to this one: tell them where it is with --advertise");
   store.announce(self.replica, self.address);
 
+  function endStreams(): void {
+    for (const one of everyone.all()) one.stream?.end();
+    sse?.end();
+  }
+
   async function drain(): Promise<void> {
     if (isDraining) return;
     isDraining = true;
     await store.withdraw(self.replica).catch(() => undefined); // streams are gone on with elsewhere
     await stopServers(ownServer ? [server, ownServer] : [server], options.drain ?? {}, {
-      endStreams() {
-        for (const one of everyone.all()) one.stream?.end();
-        sse?.end();
-      },
+      endStreams,
       endCalls() {
         const reason = new BackendError("unavailable", "unknown", "the proxy is stopping");
         for (const one of everyone.all()) for (const call of one.calls.values()) call.abort(reason);
@@ -271,6 +278,14 @@ export async function startServing(
     },
     join: () => listen(server, options),
     pages: own,
+    setDrained(isWanted) {
+      if (isWanted && !isDrained) endStreams();
+      isDrained = isWanted;
+    },
+    workLeft() {
+      if (!isDrained) return undefined;
+      return [...everyone.all()].reduce((sum, { calls, stream }) => sum + calls.size + (stream ? 1 : 0), 0);
+    },
     drain,
     async [Symbol.asyncDispose]() {
       await drain();

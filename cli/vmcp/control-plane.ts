@@ -9,6 +9,8 @@ import { type ControlPlaneTrustFlags, securityChoice } from "./trust-flags.ts";
 export interface ControlPlaneFlags extends DiscoveryFlags, ControlPlaneTrustFlags {
   readonly listen: readonly string[];
   readonly store: string;
+  readonly id?: string;
+  readonly advertise?: string;
   /** What `--store` was called before. */
   readonly data?: string;
 }
@@ -21,8 +23,9 @@ export async function controlPlane(options: ControlPlaneFlags): Promise<void> {
   const log = openLog("control-plane");
   try {
     const store = options.data ?? options.store;
+    const { listen, id, advertise } = options;
     await using plane = await startControlPlane({
-      ...{ listen: options.listen, store, discovery, log },
+      ...{ listen, id, advertise, store, discovery, log },
       security: securityChoice(options),
       signal: stopping.signal,
     });

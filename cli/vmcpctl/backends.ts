@@ -1,8 +1,9 @@
 // Backends as declared, and as the proxies see them.
-import { type Proxy as ProxyRow, ProxyState } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import type { Proxy as ProxyRow } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { BackendStatus } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Backend } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { isHeard } from "./proxy-states.ts";
 
 export interface BackendRow {
   /** `groups/{g}/backends/{b}` or `virtualServers/{v}/backends/{b}`. */
@@ -33,7 +34,7 @@ export function backendRows(resources: readonly Resource[], proxies: readonly Pr
     if (spec.case === "virtualServer") return spec.value.backends.map((backend) => [`${name}/backends/${backend.name}`, backend]);
     return [];
   });
-  const connected = proxies.filter(({ state }) => state !== ProxyState.DISCONNECTED);
+  const connected = proxies.filter(isHeard);
   return declared.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, backend]) => rowOf({ name, backend, connected }));
 }
 

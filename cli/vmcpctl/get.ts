@@ -11,6 +11,7 @@ import { type Found, find, listAll } from "./lookup.ts";
 import { type Format, json, type Output } from "./output.ts";
 import { discoveredResources, getProviders, withDiscovered } from "./providers.ts";
 import { proxyStatus } from "./proxies.ts";
+import type { FailOn } from "./proxy-states.ts";
 import { authPolicyTable, backendTable, groupTable, revocationTable, virtualServerTable } from "./resource-tables.ts";
 import { getView } from "./views.ts";
 
@@ -18,6 +19,8 @@ export interface GetOptions extends GlobalOptions {
   readonly output: Format;
   readonly group?: string | undefined;
   readonly virtualServer?: string | undefined;
+  /** Of proxies. */
+  readonly failOn?: readonly FailOn[] | undefined;
 }
 
 /** Returns the exit code. */
@@ -28,7 +31,9 @@ export async function get(
 ): Promise<number> {
   const { kind, name } = parseTarget(what.kind, what.name);
   using connection = connect(options);
-  if (kind === "proxies") return await proxyStatus({ connection, name, format: options.output, output });
+  if (kind === "proxies") {
+    return await proxyStatus({ connection, name, format: options.output, output, failOn: options.failOn ?? [] });
+  }
   if (kind === "providers") return await getProviders({ connection, name, format: options.output, output });
   if (!isResourceKind(kind))
     return await getView({ connection, kind, name, virtualServer: options.virtualServer, format: options.output, output });

@@ -14,6 +14,7 @@ import { isUsable } from "./backends.ts";
 import type { Connection } from "./connection.ts";
 import { nackText, refusalTypes } from "./nack.ts";
 import { type Format, json, type Output } from "./output.ts";
+import { type FailOn, failOns, isHeard, painted, stateText } from "./proxy-states.ts";
 import { age, plainLines, table } from "./table.ts";
 
 export interface ProxyStatusOptions {
@@ -22,20 +23,29 @@ export interface ProxyStatusOptions {
   readonly name: string | undefined;
   readonly format: Format;
   readonly output: Output;
+  /** What makes the exit code 79. Default: nothing. */
+  readonly failOn?: readonly FailOn[];
 }
 
 /** Returns the exit code. */
-export async function proxyStatus({ connection, name, format, output }: ProxyStatusOptions): Promise<number> {
+export async function proxyStatus({ connection, name, format, output, failOn = [] }: ProxyStatusOptions): Promise<number> {
   const listed = await connection.admin.listProxies({}, connection.deadline());
   const proxies = listed.proxies.filter(({ node }) => name === undefined || node?.id === name);
   if (name !== undefined && proxies.length === 0) throw new ExitError(exitCodes.failure, `no proxy "${name}" has connected`);
+  const failing = failOn.flatMap((one) => failOns[one]);
+  const exitCode = proxies.some(({ state }) => failing.includes(state)) ? exitCodes.findings : exitCodes.ok;
   if (format === "table") {
-    output.data(proxyTable(proxies, Date.now()));
+    output.data(painted(proxyTable(proxies, Date.now()), output));
     const refusals = proxies.filter(({ lastNack, state }) => lastNack !== undefined && state !== ProxyState.SYNCED);
     for (const proxy of refusals) output.data(`\n${output.paint("red", plainLines(nackText(proxy)))}\n`);
     for (const { node, warnings } of proxies)
       for (const warning of warnings) output.note(plainLines(`${node?.id}: warning: ${warning}\n`));
-    return exitCodes.ok;
+    for (const { id, live, heardTime } of listed.controlPlanes)
+      if (!live)
+        output.note(
+          plainLines(`control plane ${id} is gone: last heard of ${age(heardTime && ms(heardTime), Date.now())} ago\n`),
+        );
+    return exitCode;
   }
   const [first] = proxies;
   const single = name !== undefined && first !== undefined;
@@ -44,7 +54,7 @@ export async function proxyStatus({ connection, name, format, output }: ProxySta
     : toJson(ListProxiesResponseSchema, create(ListProxiesResponseSchema, { ...listed, proxies }), { registry: refusalTypes });
   if (format === "name") output.data(proxies.map(({ node }) => `proxies/${node?.id}\n`).join(""));
   else output.data(format === "json" ? json(value) : stringify(value, { lineWidth: 0 }));
-  return exitCodes.ok;
+  return exitCode;
 }
 
 /** One line per proxy, and a line that counts. */
@@ -52,21 +62,17 @@ export function proxyTable(proxies: readonly ProxyRow[], nowMs: number): string 
   const rows = proxies.map((proxy) => [
     proxy.node?.id ?? "",
     proxy.node?.address ?? "",
-    stateName(proxy.state),
+    stateText(proxy),
     proxy.liveVersion,
     proxy.targetVersion,
     ackedOf(proxy, nowMs),
     sourceOf(proxy),
     String(proxy.activeSessions),
     backendsOf(proxy),
+    proxy.controlPlane,
     proxy.node?.softwareVersion ?? "",
   ]);
-  return table(["NAME", "ADDRESS", "STATE", "LIVE", "TARGET", "ACKED", "SOURCE", "SESSIONS", "BACKENDS", "VERSION"], rows);
-}
-
-/** `SYNCED`. */
-function stateName(state: ProxyState): string {
-  return Object.entries(ProxyState).find(([, value]) => value === state)?.[0] ?? String(state);
+  return table(["NAME", "ADDRESS", "STATE", "LIVE", "TARGET", "ACKED", "SOURCE", "SESSIONS", "BACKENDS", "CP", "VERSION"], rows);
 }
 
 // When, and how long it took from the push.
@@ -87,7 +93,7 @@ const sources: Partial<Record<ConfigSource, string>> = {
 };
 
 function backendsOf({ backends, state }: ProxyRow): string {
-  if (state === ProxyState.DISCONNECTED) return "";
+  if (!isHeard({ state })) return "";
   return `${backends.filter(({ state }) => isUsable(state)).length}/${backends.length}`;
 }
 

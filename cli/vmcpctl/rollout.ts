@@ -4,6 +4,7 @@ import { ExitError, exitCodes } from "../exit-codes.ts";
 import type { Connection } from "./connection.ts";
 import { nackText } from "./nack.ts";
 import type { Output } from "./output.ts";
+import { isHeard } from "./proxy-states.ts";
 
 export interface RolloutOptions {
   readonly connection: Connection;
@@ -27,7 +28,7 @@ export async function waitForProxies(options: RolloutOptions): Promise<void> {
   const stream = connection.admin.watchProxies({}, { deadline: Date.now() + timeoutMs });
   const settled = new Promise<boolean>((resolve, reject) => {
     stream.on("data", (response: WatchProxiesResponse) => {
-      latest = response.proxies.filter(({ state }) => state !== ProxyState.DISCONNECTED);
+      latest = response.proxies.filter(isHeard);
       const isHalted = latest.some((proxy) => refused(proxy, revision));
       // What one refused goes no further, but for what reaches those that keep what they have.
       const isHeld = ({ state }: ProxyRow) => isHalted && state === ProxyState.HELD && !reachesHeld;

@@ -14,6 +14,7 @@ import { isResourceKind, parseKind } from "./kinds.ts";
 import { refusalTypes } from "./nack.ts";
 import type { Format, Output } from "./output.ts";
 import { proxyTable } from "./proxies.ts";
+import { painted } from "./proxy-states.ts";
 
 export interface WatchOptions extends GlobalOptions {
   readonly output: Format;
@@ -45,7 +46,7 @@ function followProxies(connection: Connection, { output: format }: WatchOptions,
     const text =
       format === "json"
         ? JSON.stringify(toJson(WatchProxiesResponseSchema, response, { registry: refusalTypes }))
-        : proxyTable(response.proxies, Date.now());
+        : painted(proxyTable(response.proxies, Date.now()), output);
     if (text !== shown) output.data(`${text}\n`);
     shown = text;
   });
@@ -53,7 +54,7 @@ function followProxies(connection: Connection, { output: format }: WatchOptions,
 
 async function follow<Event>(stream: ClientReadableStream<Event>, onEvent: (event: Event) => void): Promise<number> {
   const ended = Promise.withResolvers<number>();
-  const interrupt = () => ended.resolve(130);
+  const interrupt = () => ended.resolve(exitCodes.interrupted);
   process.once("SIGINT", interrupt).once("SIGTERM", interrupt);
   stream.on("data", onEvent);
   stream.on("error", ended.reject);

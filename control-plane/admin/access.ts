@@ -45,6 +45,7 @@ const admin = {
   watchResources: { who: "viewer" },
   listProxies: { who: "viewer" },
   watchProxies: { who: "viewer" },
+  drainProxy: { who: "operator" },
   getRollout: { who: "viewer" },
   listView: { who: "viewer" },
   listProviders: { who: "viewer" },

@@ -7,11 +7,13 @@ import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
 import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
+import type { WholeFleet } from "../push/whole-fleet.ts";
 import type { Store } from "../store/store.ts";
 import { auditPage, auditVerdict } from "./audit.ts";
 import { type Caller, callerOf } from "./caller.ts";
 import { apply, createOne, notFound, remove, toResourceChange, update } from "./declare.ts";
 import { diffResources } from "./diff.ts";
+import { drainProxy } from "./drain.ts";
 import type { Editor } from "./edit.ts";
 import { AdminError, toServiceError } from "./errors.ts";
 import { revisionOf, revisionsPage, rollBack } from "./history.ts";
@@ -19,7 +21,7 @@ import { pageOf } from "./pages.ts";
 import { providersResponse } from "./providers.ts";
 import { checkName } from "./requests.ts";
 import { listSessions, revoke } from "./sessions.ts";
-import { streamProxies, streamResources } from "./watch.ts";
+import { proxiesOf, streamProxies, streamResources } from "./watch.ts";
 import { createWriting } from "./write.ts";
 
 // Each holds a stream open; a person has one or two, a script that leaks them would have thousands.
@@ -28,6 +30,7 @@ const watchersMax = 256;
 export interface AdminOptions {
   readonly store: Store;
   readonly fleet: Fleet;
+  readonly wholeFleet: WholeFleet;
   readonly editor: Editor;
   readonly discovery: Pick<Discovery, "status" | "current">;
   readonly log: Log;
@@ -40,7 +43,7 @@ export interface AdminOptions {
 
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
-  const { store, fleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
+  const { store, fleet, wholeFleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
   const writing = createWriting({ store, editor, readOnlyReason });
   let watchers = 0;
 
@@ -102,9 +105,10 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       return { resource };
     }),
     watchResources: watching((call, signal) => streamResources(store, call, signal)),
-    listProxies: answering(async () => ({ proxies: fleet.proxies(), targetVersion: fleet.target()?.version ?? "" })),
-    watchProxies: watching((call, signal) => streamProxies(fleet, call, signal)),
-    getRollout: answering(async () => fleet.rollout()),
+    listProxies: answering(async () => proxiesOf(wholeFleet)),
+    watchProxies: watching((call, signal) => streamProxies(wholeFleet, call, signal)),
+    drainProxy: answering((request, caller) => drainProxy({ store, wholeFleet }, request, caller)),
+    getRollout: answering(async () => wholeFleet.rollout()),
     listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),
     revokeSessions: answering(writing(AdminService.method.revokeSessions, (request) => revoke(request, nowMs))),
     listSessions: answering(async (request) => {

@@ -10,7 +10,7 @@ import type {
   WatchResourcesResponseSchema,
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { EncodedMessage } from "../../proto/grpc.ts";
-import type { Fleet } from "../push/fleet.ts";
+import type { WholeFleet } from "../push/whole-fleet.ts";
 import { parseName } from "../resource-names.ts";
 import type { Store } from "../store/store.ts";
 import { checkKind } from "./requests.ts";
@@ -52,11 +52,15 @@ export async function streamResources(store: Store, call: ResourceStream, signal
   }
 }
 
+export function proxiesOf(fleet: WholeFleet) {
+  return { proxies: fleet.proxies(), targetVersion: fleet.rollout().targetVersion, controlPlanes: fleet.controlPlanes() };
+}
+
 /** All proxies now, and again after changes, at most 20 times a second. */
-export async function streamProxies(fleet: Fleet, call: ProxyStream, signal: AbortSignal): Promise<void> {
+export async function streamProxies(fleet: WholeFleet, call: ProxyStream, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     const changed = fleet.changes.next(signal);
-    await send(call, { proxies: fleet.proxies(), targetVersion: fleet.target()?.version ?? "" }, signal);
+    await send(call, proxiesOf(fleet), signal);
     await changed;
     await delay(proxyUpdatesGapMs, undefined, { signal }).catch(() => undefined);
   }

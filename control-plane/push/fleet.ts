@@ -17,7 +17,7 @@ import { type Clock, systemClock } from "../clock.ts";
 import { createKnownTargets } from "./known-targets.ts";
 import { createPlaces, placesMax } from "./places.ts";
 import { createRollout, type RolloutMember } from "./rollout.ts";
-import { type RowFacts, rolloutOf, rowOf } from "./rows.ts";
+import { type RolloutFacts, type RowFacts, rolloutOf, rowOf } from "./rows.ts";
 import { createSessionQueries, type SessionFilter, type SessionsFound } from "./session-queries.ts";
 import { type Assignment, createSubscriber, type Subscriber, type SubscriberLimits } from "./subscriber.ts";
 import type { Sendable, Target } from "./target.ts";
@@ -36,6 +36,12 @@ const comeAgainMs = 1_000;
 
 /** What a proxy says in its Hello when it answers SessionsQuery. */
 const sessionsFeature = "sessions-query";
+
+/** What a proxy says in its Hello when it takes a DrainOrder. */
+const drainFeature = "drain";
+
+/** How long one that is gone is remembered. */
+export const rememberedMs = 24 * 60 * 60_000;
 
 export interface FleetOptions {
   readonly log: Log;
@@ -61,8 +67,12 @@ export interface Fleet {
   views(): { readonly proxy: string; readonly views: readonly VirtualServerView[] };
   /** Asks the connected proxies for their client sessions, and waits for 3 s at most. Undefined: too many ask at once. */
   sessions(filter: SessionFilter): Promise<FleetSessions> | undefined;
-  /** How far the target has come. */
-  rollout(): GetRolloutResponse;
+  /** How far the target has come on these proxies, and, with what others say, on all. */
+  rollout(all?: Pick<RolloutFacts, "rows" | "others">): GetRolloutResponse;
+  /** Another control plane has halted the target, or none has (any more). */
+  heed(haltedElsewhere: string | undefined): void;
+  /** Ids of those that are to take no new work, connected or not. */
+  drainProxies(ids: ReadonlySet<string>): void;
   readonly changes: Pick<ChangeFeed, "next">;
   /** Tells every proxy to go elsewhere, and takes none any more. Resolves when all are gone, or after `graceMs`. */
   drain(graceMs: number): Promise<void>;
@@ -94,11 +104,16 @@ interface Member extends RowFacts {
   readonly close: Close;
   readonly send: OutgoingStream["send"];
   readonly answersSessions: boolean;
+  readonly takesDrains: boolean;
+  /** What it was told last. */
+  isToldToDrain: boolean;
   /** Of its Hello. */
   readonly storeUid: string;
   configSource: ConfigSource;
   disconnectTimeMs: number | undefined;
   activeSessions: number;
+  isDraining: boolean;
+  workLeft: number;
   backends: readonly BackendStatus[];
   views: readonly VirtualServerView[];
 }
@@ -116,6 +131,7 @@ export function createFleet(options: FleetOptions): Fleet {
   let target: Target | undefined;
   let strangers = 0;
   let isDraining = false;
+  let toDrain: ReadonlySet<string> = new Set();
 
   function connect(stream: OutgoingStream): Connection {
     let member: Member | undefined;
@@ -134,6 +150,7 @@ export function createFleet(options: FleetOptions): Fleet {
         else member = admit(hello, { subscriber, close, send: stream.send });
         return member && assignmentOf(member, hello);
       },
+      onGreeted: () => member && order(member),
       onAck(acked) {
         if (member) member.configSource = ConfigSource.CONTROL_PLANE;
         if (member) rollout.acknowledged(member.node.id, acked);
@@ -182,6 +199,10 @@ export function createFleet(options: FleetOptions): Fleet {
     const member: Member = {
       ...{ ...stream, node, storeUid: hello.storeUid, configSource: hello.configSource },
       answersSessions: hello.features.includes(sessionsFeature),
+      takesDrains: hello.features.includes(drainFeature),
+      isToldToDrain: false,
+      isDraining: false,
+      workLeft: 0,
       connectTimeMs: clock.nowMs(),
       disconnectTimeMs: undefined,
       activeSessions: 0,
@@ -197,6 +218,14 @@ export function createFleet(options: FleetOptions): Fleet {
       earlier.close(status.ABORTED, "replaced by a newer stream of the same proxy");
     }
     return member;
+  }
+
+  /** One that comes takes work until it is told otherwise, or was told by somebody else. */
+  function order(member: Member): void {
+    const drain = toDrain.has(member.node.id);
+    if (!member.takesDrains || !isConnected(member) || (drain === member.isToldToDrain && drain === member.isDraining)) return;
+    member.isToldToDrain = drain;
+    member.send(drain ? drainOrder : resumeOrder);
   }
 
   function assignmentOf({ node }: Member, hello: Hello): Assignment | undefined {
@@ -219,7 +248,14 @@ export function createFleet(options: FleetOptions): Fleet {
     };
   }
 
+  function rows(): ProxyRow[] {
+    return sorted().map((member) => rowOf(member, target, toDrain.has(member.node.id)));
+  }
+
   function sorted(): Member[] {
+    const forgottenMs = clock.nowMs() - rememberedMs;
+    for (const { node, disconnectTimeMs } of members.values())
+      if (disconnectTimeMs !== undefined && disconnectTimeMs < forgottenMs) members.delete(node.id);
     return [...members.values()].sort((a, b) => (a.node.id < b.node.id ? -1 : 1));
   }
 
@@ -234,6 +270,9 @@ export function createFleet(options: FleetOptions): Fleet {
 
   function noteReport(member: Member, report: StatusReport): void {
     member.activeSessions = report.activeSessions;
+    member.isDraining = report.draining;
+    member.workLeft = report.workLeft;
+    if (report.draining !== toDrain.has(member.node.id)) order(member);
     member.backends = report.backends;
     if (report.views.length > 0) {
       member.views = shelf.share(report.views);
@@ -253,9 +292,14 @@ export function createFleet(options: FleetOptions): Fleet {
       rollout.begin(newest);
       feed.wake();
     },
-    proxies: () => sorted().map((member) => rowOf(member, target)),
-    rollout: () =>
-      rolloutOf({ newest: target, rollout: rollout.status(), rows: sorted().map((member) => rowOf(member, target)) }),
+    proxies: rows,
+    rollout: (all = { rows: rows() }) => rolloutOf({ newest: target, rollout: rollout.status(), ...all }),
+    heed: rollout.heed,
+    drainProxies(ids) {
+      toDrain = ids;
+      for (const member of members.values()) if (ids.has(member.node.id) !== member.isToldToDrain) order(member);
+      feed.wake();
+    },
     views() {
       const reporting = [...members.values()].filter((member) => member.views.length > 0 && isConnected(member));
       const runsTarget = ({ subscriber }: Member) => subscriber.status().liveVersion === target?.version;
@@ -283,6 +327,13 @@ export function createFleet(options: FleetOptions): Fleet {
 }
 
 const goingAway = "the control plane is going away";
+
+const [drainOrder, resumeOrder] = [true, false].map(
+  (drain): Sendable => ({
+    nonce: 0n,
+    messages: [encode(StreamSnapshotsResponseSchema, { payload: { case: "drainOrder", value: { drain } } })],
+  }),
+) as [Sendable, Sendable];
 
 function drainNotice(graceMs: number): Sendable {
   const grace = { seconds: BigInt(Math.floor(graceMs / 1000)), nanos: (graceMs % 1000) * 1e6 };

@@ -4,6 +4,8 @@
 //   canary ──all tried ones acknowledged──▶ rolling         canary ──one refused──▶ halted
 //   any ──another revision──▶ canary                        halted ──the one that refused was restarted──▶ canary
 //
+// One that another control plane has halted is halted here too, for as long as it is there.
+//
 // What says that sessions are revoked is never held back: those that keep an earlier version get it with that.
 import type { Hello, Nack } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
@@ -62,6 +64,8 @@ export interface Rollout {
   acknowledged(id: string, target: Target): void;
   refused(member: Pick<RolloutMember, "id" | "instanceId">, target: Target, nack: Nack): void;
   left(id: string): void;
+  /** Another control plane has halted the newest version, or none has any more (undefined). Does nothing to one that goes to all already. */
+  heed(haltedElsewhere: string | undefined): void;
   status(): RolloutStatus;
 }
 
@@ -70,6 +74,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
   let approved: Target | undefined;
   let phase: RolloutPhase = "canary";
   let reason = "";
+  let haltedElsewhere: string | undefined;
   let startTimeMs = clock.nowMs();
   /** Id → how to stop waiting for it. */
   const awaited = new Map<string, () => void>();
@@ -83,6 +88,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
     newest = target;
     startTimeMs = clock.nowMs();
     reason = "";
+    haltedElsewhere = undefined;
     stopWaiting();
     for (const set of [tried, passed, refusers]) set.clear();
     if (before !== undefined && before === approved && differsInRevocationsOnly(before, target)) {
@@ -112,6 +118,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
 
   /** Tries it on as many as there should be, as far as there are any. */
   function tryMore(target: Target): void {
+    if (haltedElsewhere !== undefined) return;
     const connected = members().filter(({ isOurs }) => isOurs);
     const wanted = Math.max(1, Math.floor(connected.length * canaryShare));
     const rank = ({ hasRefused, running }: RolloutMember): number =>
@@ -142,7 +149,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
   }
 
   function decide(target: Target): void {
-    if (phase === "canary" && awaited.size === 0 && passed.size > 0) approve(target);
+    if (phase === "canary" && haltedElsewhere === undefined && awaited.size === 0 && passed.size > 0) approve(target);
   }
 
   function approve(target: Target): void {
@@ -171,6 +178,7 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
 
   /** Whether one that comes is to try it. */
   function isToTry({ id, instanceId }: Pick<RolloutMember, "id" | "instanceId">): boolean {
+    if (haltedElsewhere !== undefined) return false;
     if (phase === "halted") return refusers.has(id) && refusers.get(id) !== instanceId;
     return tried.has(id) || (awaited.size === 0 && passed.size === 0 && tried.size <= replacementsMax);
   }
@@ -205,6 +213,14 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
       reason = `${id} refused ${target.version}: ${error?.message || nameOf(why)}`;
     },
     left: lose,
+    heed(halted) {
+      const isNews = (halted === undefined) !== (haltedElsewhere === undefined);
+      haltedElsewhere = halted;
+      if (!isNews || newest === undefined || phase !== "canary") return;
+      if (halted !== undefined) stopWaiting();
+      else if (passed.size > 0) decide(newest);
+      else tryMore(newest);
+    },
     status: () => ({ phase, approved, reason, canaries: [...tried].sort(), startTimeMs }),
   };
 }

@@ -81,6 +81,7 @@ function openStream(features: string[]) {
       closed = true;
     },
     onHello: () => ({ newest, target: newest, base: undefined }),
+    onGreeted: () => undefined,
     onAck: () => undefined,
     onNack: () => undefined,
     onStatus: () => undefined,

@@ -29,6 +29,8 @@ export interface SubscriberOptions {
   readonly close: (code: grpcStatus, details: string) => void;
   /** The Hello was good. Undefined when nothing has been built yet, or the stream was closed for another reason. */
   readonly onHello: (hello: Hello) => Assignment | undefined;
+  /** It has been answered. */
+  readonly onGreeted: () => void;
   readonly onAck: (target: Target) => void;
   readonly onNack: (target: Target, nack: Nack) => void;
   readonly onStatus: (report: StatusReport) => void;
@@ -107,7 +109,7 @@ type State =
   | { readonly name: "closed" };
 
 export function createSubscriber(options: SubscriberOptions): Subscriber {
-  const { send, onHello, onAck, onNack, onStatus, onSessions, onChange, places, clock, limits } = options;
+  const { send, onHello, onGreeted, onAck, onNack, onStatus, onSessions, onChange, places, clock, limits } = options;
   let state: State = { name: "accepted" };
   let takes = { delta: false, parts: false };
   let target: Target | undefined;
@@ -175,6 +177,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
       send(target.upToDate());
     } else if (live === target.version) live = ""; // the name alone is the same
     next();
+    onGreeted();
   }
 
   function settle(): void {

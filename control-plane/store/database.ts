@@ -31,7 +31,7 @@ export interface Dialect {
 }
 
 /** The format of the tables that this version reads and writes. */
-export const format = 5;
+export const format = 6;
 
 /** What makes an empty store of the present format. */
 export function tables({ text, integer, bytes, options }: Dialect): string {
@@ -61,7 +61,7 @@ export function tables({ text, integer, bytes, options }: Dialect): string {
 
 /** What later formats than this have besides. */
 export function tablesSince(found: number, dialect: Dialect): string {
-  return [tablesOfFormat2, tablesOfFormat3, tablesOfFormat4, tablesOfFormat5]
+  return [tablesOfFormat2, tablesOfFormat3, tablesOfFormat4, tablesOfFormat5, tablesOfFormat6]
     .slice(found - 1)
     .map((tablesOf) => tablesOf(dialect))
     .join("");
@@ -98,4 +98,42 @@ function tablesOfFormat5({ text, integer, bytes, options }: Dialect): string {
       request_id ${text} PRIMARY KEY, fingerprint ${text} NOT NULL, body ${bytes} NOT NULL, time_ms ${integer} NOT NULL
     ) ${options};
   `;
+}
+
+function tablesOfFormat6({ text, integer, bytes, options }: Dialect): string {
+  return `
+    CREATE TABLE control_plane (
+      id ${text} PRIMARY KEY,
+      number ${integer} NOT NULL,
+      body ${bytes} NOT NULL,
+      heard_ms ${integer} NOT NULL,
+      until_ms ${integer} NOT NULL
+    ) ${options};
+    CREATE TABLE proxy_status (
+      control_plane ${text} NOT NULL,
+      proxy ${text} NOT NULL,
+      number ${integer} NOT NULL,
+      body ${bytes} NOT NULL,
+      PRIMARY KEY (control_plane, proxy)
+    ) ${options};
+  `;
+}
+
+// Rows of one statement: databases bound the number of values.
+const batchSize = 500;
+
+export function batches<T>(all: readonly T[]): T[][] {
+  return Array.from({ length: Math.ceil(all.length / batchSize) }, (_, at) => all.slice(at * batchSize, (at + 1) * batchSize));
+}
+
+/** `(?, ?, ?)` */
+export function placeholders(count: number): string {
+  return `(${Array(count).fill("?").join(", ")})`;
+}
+
+/** `(?, ?), (?, ?)`; `more` goes to the end of each. */
+export function tuples(count: number, width: number, more = ""): string {
+  return Array(count)
+    .fill(`${placeholders(width).slice(0, -1)}${more})`)
+    .join(", ");
 }

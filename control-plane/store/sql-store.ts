@@ -5,7 +5,8 @@ import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/
 import { cut, lineOfChange, lineOfCommit, lineOfDenied } from "./audit.ts";
 import { createCatalogShelf } from "./catalogs.ts";
 import { contentBytes, etagOf } from "./content.ts";
-import type { Database, Query, Value } from "./database.ts";
+import { batches, type Database, placeholders, type Query, tuples, type Value } from "./database.ts";
+import { createPeers } from "./peers.ts";
 import { createRecords } from "./records.ts";
 import {
   type Answering,
@@ -32,9 +33,6 @@ const answersKept = 1000;
 const answersKeptMs = 60 * 60_000;
 
 const watchBatch = 100;
-
-// Rows of one statement: databases bound the number of values.
-const batchSize = 500;
 
 const revisionMax = 2n ** 63n - 1n;
 
@@ -215,6 +213,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     records,
     catalogs,
     answered: (requestId) => findAnswer(query, requestId),
+    peers: createPeers(database),
     commit: (changes, commitOptions) => transaction((tx) => commit(tx, changes, commitOptions)),
     async get(name) {
       return (await read(query, [name])).get(name);
@@ -345,22 +344,6 @@ function within(revision: bigint): bigint {
 /** For a watcher: what may pass by itself is undefined, and the rest is thrown. */
 function whileAway(error: unknown): undefined {
   if (!(error instanceof StoreError) || error.code !== "unavailable") throw error;
-}
-
-function batches<T>(all: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(all.length / batchSize) }, (_, at) => all.slice(at * batchSize, (at + 1) * batchSize));
-}
-
-/** `(?, ?, ?)` */
-function placeholders(count: number): string {
-  return `(${Array(count).fill("?").join(", ")})`;
-}
-
-/** `(?, ?), (?, ?)`; `more` goes to the end of each. */
-function tuples(count: number, width: number, more = ""): string {
-  return Array(count)
-    .fill(`${placeholders(width).slice(0, -1)}${more})`)
-    .join(", ");
 }
 
 function encoded(resource: Resource | undefined): Value {

@@ -61,9 +61,11 @@ test("a file of the first format is taken over with its history", async () => {
   assert.equal((await verifyAudit(store)).fault, undefined);
 });
 
+const later = "DROP TABLE control_plane; DROP TABLE proxy_status";
 for (const [format, drop] of [
-  [2, "DROP TABLE record; DROP TABLE catalog; DROP TABLE answer"],
-  [4, "DROP TABLE answer"],
+  [2, `DROP TABLE record; DROP TABLE catalog; DROP TABLE answer; ${later}`],
+  [4, `DROP TABLE answer; ${later}`],
+  [5, later],
 ]) {
   test(`a file of format ${format} is taken over`, async () => {
     await using folder = await temporaryDirectory();
@@ -73,11 +75,12 @@ for (const [format, drop] of [
     await using store = await openSqliteStore({ file });
     assert.equal(await store.answered("one"), undefined);
     assert.equal(await store.records.get("k", "1"), undefined);
+    assert.deepEqual(await store.peers.hear(new Map()), []);
   });
 }
 
 for (const [what, spoil, wanted] of [
-  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 5/],
+  ["of a newer format", (file: string) => sql(file, "PRAGMA user_version = 99"), /it has format 99; this version reads up to 6/],
   ["that is something else", (file: string) => writeFile(file, "kind: Group\n".repeat(1_000)), /the file is no store/],
   ["that was cut off", async (file: string) => truncate(file, (await stat(file)).size / 2), /the file is damaged/],
 ] as const) {

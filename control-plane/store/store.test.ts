@@ -15,7 +15,7 @@ import { by, group, put, remove, resource } from "./examples.ts";
 import { openPostgresStore } from "./postgres.ts";
 import type { StoreOptions } from "./sql-store.ts";
 import { openSqliteStore } from "./sqlite.ts";
-import type { Answering, Commit, Fence, Store } from "./store.ts";
+import type { Answering, Commit, Fence, Peer, Store } from "./store.ts";
 
 interface Driver {
   readonly name: string;
@@ -347,6 +347,57 @@ for (const { name, open, share, tamper } of drivers) {
     assert.equal((await store.commit([put(group("g"))], { ...by, fence: now })).revision, 1n);
   });
 
+  test(`${name}: what a control plane tells is heard by all, once, and stays what it was until it is told anew`, async () => {
+    await using store = await open();
+    await using other = await share(store);
+    const telling = (number: bigint, body: string, proxies: Record<string, string>, forgotten: string[] = []) => ({
+      ...{ number, body: Buffer.from(body), ttlMs: 60_000, forgotten },
+      proxies: new Map(Object.entries(proxies).map(([id, text]) => [id, Buffer.from(text)])),
+    });
+    await store.peers.tell("a", telling(1n, "first", { p: "p1", q: "q1" }));
+    await other.peers.tell("b", telling(1n, "b", { p: "p of b" }));
+    const heard = await other.peers.hear(new Map());
+    assert.deepEqual(heard.map(peerSummary), ["a 1 first there: p=p1 q=q1", "b 1 b there: p=p of b"]);
+    assert.ok(heard.every(({ heardMs }) => Math.abs(heardMs - Date.now()) < 60_000));
+    await store.peers.tell("a", telling(2n, "second", { q: "q2" }));
+    const numbers = new Map(heard.map(({ id, number }) => [id, number]));
+    assert.deepEqual((await other.peers.hear(numbers)).map(peerSummary), ["a 2 second there: q=q2", "b 1 b there:"]);
+    await store.peers.tell("a", telling(3n, "third", {}, ["q"]));
+    assert.deepEqual(peerSummary((await other.peers.hear(new Map()))[0]), "a 3 third there: p=p1");
+    const many = Object.fromEntries(Array.from({ length: 1_200 }, (_, at) => [`many-${at}`, String(at)]));
+    await store.peers.tell("a", telling(4n, "fourth", many));
+    const [all] = await other.peers.hear(new Map([["a", 3n]]));
+    assert.equal(all?.proxies.size, 1_200);
+    assert.equal(String(Buffer.from(all?.proxies.get("many-1199") ?? [])), "1199");
+  });
+
+  test(`${name}: who tells nothing any more, or goes, is not there; it is forgotten with what it told`, async () => {
+    await using store = await open();
+    const telling = { number: 1n, body: Buffer.from("x"), proxies: new Map([["p", Buffer.from("p")]]), forgotten: [] };
+    await store.peers.tell("silent", { ...telling, ttlMs: 1 });
+    await store.peers.tell("gone", { ...telling, ttlMs: 0 });
+    await store.peers.tell("there", { ...telling, ttlMs: 60_000 });
+    const summaries = async () => (await store.peers.hear(new Map())).map(peerSummary);
+    await eventually("its time is over", async () => (await summaries())[1] === "silent 1 x gone: p=p");
+    assert.deepEqual(await summaries(), ["gone 1 x gone: p=p", "silent 1 x gone: p=p", "there 1 x there: p=p"]);
+    await store.peers.forget(60_000);
+    assert.equal((await summaries()).length, 3);
+    await eventually("they are forgotten", async () => {
+      await store.peers.forget(0);
+      return (await summaries()).length === 1;
+    });
+    assert.deepEqual(await summaries(), ["there 1 x there: p=p"]);
+  });
+
+  test(`${name}: what is told of a proxy wakes those who wait`, async () => {
+    await using store = await open();
+    await using other = await share(store);
+    const woken = other.peers.changes.next(AbortSignal.timeout(30_000));
+    const proxies = new Map([["p", Buffer.from("p")]]);
+    await store.peers.tell("a", { number: 1n, body: Buffer.from(""), ttlMs: 1_000, proxies, forgotten: [] });
+    await woken;
+  });
+
   test(`${name}: closing the store ends its watchers`, async () => {
     const store = await open();
     const seen: Commit[] = [];
@@ -569,6 +620,11 @@ function counts(commits: readonly Commit[], name: string): number[] {
     .flatMap(({ changes }) => changes)
     .filter((change) => change.name === `groups/${name}`)
     .map(({ after }) => (after?.spec.case === "group" ? Number(after.spec.value.description) : -1));
+}
+
+function peerSummary(peer: Peer | undefined): string {
+  const proxies = [...(peer?.proxies ?? [])].map(([id, row]) => ` ${id}=${Buffer.from(row)}`).sort();
+  return `${peer?.id} ${peer?.number} ${Buffer.from(peer?.body ?? [])} ${peer?.isThere ? "there" : "gone"}:${proxies.join("")}`;
 }
 
 function summary({ revision, changes }: Commit): string {

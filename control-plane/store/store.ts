@@ -1,5 +1,6 @@
 // What every store promises. store.test.ts runs the same promises over every driver.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import type { ChangeFeed } from "../change-feed.ts";
 
 /** Declared resources, their history, who did what, and one number that grows with every commit. */
 export interface Store extends AsyncDisposable {
@@ -52,6 +53,9 @@ export interface Store extends AsyncDisposable {
 
   /** What backends offer, as proxies last saw it: it has no revision, because nobody declares it. */
   readonly catalogs: CatalogShelf;
+
+  /** What control planes tell each other of themselves and their proxies. It has no revision and no history. */
+  readonly peers: Peers;
 }
 
 /** Small texts by kind and id, that change together or not at all. */
@@ -230,6 +234,36 @@ export interface Leases {
 export interface Fence {
   readonly lease: string;
   readonly token: bigint;
+}
+
+export interface Peers {
+  /** Says that a control plane is there, and what it sees. What it told before of other proxies stays. */
+  tell(id: string, telling: Telling): Promise<void>;
+  /** Everyone who told something that is not forgotten, sorted by id; of proxies what was told with a higher number than `heard` has. */
+  hear(heard: ReadonlyMap<string, bigint>): Promise<Peer[]>;
+  /** Forgets everyone who has not been there for so long. */
+  forget(goneMs: number): Promise<void>;
+  /** Wakes when somebody may have told something new, and now and then. */
+  readonly changes: Pick<ChangeFeed, "next">;
+}
+
+export interface Telling {
+  /** Higher than that of the telling before. */
+  readonly number: bigint;
+  readonly body: Uint8Array;
+  /** How long it is there without telling again, by the clock of the store. 0: it goes away. */
+  readonly ttlMs: number;
+  /** By id. */
+  readonly proxies: ReadonlyMap<string, Uint8Array>;
+  /** Ids that nothing is to be told of any more. */
+  readonly forgotten: readonly string[];
+}
+
+export interface Peer extends Pick<Telling, "number" | "body" | "proxies"> {
+  readonly id: string;
+  readonly isThere: boolean;
+  /** When it told something last, by the clock of the store. */
+  readonly heardMs: number;
 }
 
 /**

@@ -11,7 +11,7 @@ import { baseOf, metadataOf, wellKnown } from "./discovery.ts";
 import { frontDoor } from "./front-door.ts";
 import { type McpOptions, serveMcp } from "./mcp.ts";
 import type { OriginRules } from "./origin.ts";
-import { type Pages, readiness } from "./probes.ts";
+import { type Leaving, type Pages, readiness } from "./probes.ts";
 import { refuse } from "./refuse.ts";
 import { pagesPath, signInPages } from "./sign-in-pages.ts";
 import type { SseEndpoint } from "./sse-endpoint.ts";
@@ -21,8 +21,8 @@ export interface AppOptions extends McpOptions {
   /** The runtime of the moment; a request keeps the one it began with. */
   readonly runtime: () => Runtime;
   readonly origin: OriginRules;
-  /** Unready, and every connection ends with its answer: whoever sends here shall send elsewhere. */
-  readonly isDraining: () => boolean;
+  /** When it says why: unready, and every connection ends with its answer, so that whoever sends here sends elsewhere. */
+  readonly leaving: () => Leaving;
   readonly pages: Pages;
   /** Undefined when it is switched off. */
   readonly sse: SseEndpoint | undefined;
@@ -62,9 +62,9 @@ function isClientGone(error: Error & { code?: string }, ctx: Context | undefined
   return socket !== undefined && (socket.errored === error || (socket.destroyed && departures.has(error.code ?? "")));
 }
 
-function parting({ isDraining }: AppOptions): Middleware {
+function parting({ leaving }: AppOptions): Middleware {
   return (ctx, next) => {
-    if (isDraining() || isLast(ctx.res)) ctx.res.setHeader("connection", "close");
+    if (leaving() || isLast(ctx.res)) ctx.res.setHeader("connection", "close");
     return next();
   };
 }
@@ -81,12 +81,12 @@ function rulesOf(options: AppOptions, { path, req }: Context): OriginRules {
   return { ...origin, allowedOrigins: [...origin.allowedOrigins, baseOf(options, { request: req })] };
 }
 
-function probes({ runtime, isDraining, pages }: AppOptions): Middleware {
+function probes({ runtime, leaving, pages }: AppOptions): Middleware {
   const isUp = (): Probe => ({ status: 200, body: { status: "ok" } });
   const routes: Readonly<Record<string, () => Probe | Promise<Probe>>> = {
     "/health": isUp,
     "/ping": isUp,
-    "/readyz": () => readiness(runtime(), isDraining()),
+    "/readyz": () => readiness(runtime(), leaving()),
     "/status": async () => ({ status: 200, body: await pages.status() }),
     "/metrics": async () => ({ status: 200, body: await pages.metrics(), type: expositionType }),
   };

@@ -10,9 +10,12 @@ export interface Pages {
   metrics(): string | Promise<string>;
 }
 
-/** `GET /readyz`: ready means that there is a snapshot to serve, and that the proxy is not about to stop. */
-export function readiness(runtime: Runtime, isDraining: boolean): { status: number; body: object } {
-  if (isDraining) return { status: 503, body: { status: "not_ready", reason: "stopping" } };
+/** Why a proxy takes no new work: it ends, or its operator wants it to. */
+export type Leaving = "stopping" | "draining" | undefined;
+
+/** `GET /readyz`: ready means that there is a snapshot to serve, and that the proxy takes new work. */
+export function readiness(runtime: Runtime, leaving: Leaving): { status: number; body: object } {
+  if (leaving) return { status: 503, body: { status: "not_ready", reason: leaving } };
   if (runtime.version === "") return { status: 503, body: { status: "not_ready", reason: "no snapshot yet" } };
   return { status: 200, body: { status: "ready", version: runtime.version } };
 }

@@ -17,10 +17,13 @@ export interface ProxyState {
 const linesMax = 20_000;
 const everyMs = { default: 30_000, least: 1_000 };
 
-export function stateOf(runtime: Runtime, sessions: { readonly size: number }): ProxyState {
+/** `workLeft`: calls and streams that are left while it takes no new work; undefined while it does. */
+export function stateOf(runtime: Runtime, sessions: { readonly size: number }, workLeft?: number): ProxyState {
   const report: Report = {
     liveVersion: runtime.version,
     activeSessions: sessions.size,
+    draining: workLeft !== undefined,
+    workLeft: workLeft ?? 0,
     backends: runtime.backends.map(({ resource, backend: { state, catalog, listedWith } }) => ({
       name: resource,
       state: state.state,
@@ -37,7 +40,8 @@ export function stateOf(runtime: Runtime, sessions: { readonly size: number }): 
       entries: view.lines.slice(0, linesMax).map((line) => ({ ...line })),
     })),
   };
-  return { report, everyMs: everyMsOf(runtime) };
+  // Who drains a proxy waits for the end of what it has.
+  return { report, everyMs: workLeft === undefined ? everyMsOf(runtime) : everyMs.least };
 }
 
 /** As often as the virtual server wants that wants it most often. */

@@ -31,6 +31,8 @@ export interface StreamOptions {
   readonly receiver: Receiver;
   /** How this proxy is. */
   readonly state: () => ProxyState;
+  /** Hears whether this proxy is to take new work. Without it this proxy is not told. */
+  readonly setDrained?: ((isWanted: boolean) => void) | undefined;
   /** Tells the control plane which sessions there are. Without it this proxy is not asked. */
   readonly listSessions?: ListSessions | undefined;
   readonly log: Log;
@@ -101,6 +103,10 @@ export function openStream(address: string, options: StreamOptions): Stream {
     } else if (payload.case === "sessionsQuery") {
       // Not in line with the snapshots: whoever asks does not wait for backends.
       await answerQuery(payload.value);
+    } else if (payload.case === "drainOrder") {
+      log.info({ drain: payload.value.drain }, payload.value.drain ? "asked to take no new work" : "asked to take work again");
+      options.setDrained?.(payload.value.drain);
+      reports.soon();
     } else {
       const whole = parts.add(response);
       if (whole === undefined) return;
@@ -136,7 +142,7 @@ export function openStream(address: string, options: StreamOptions): Stream {
   };
 }
 
-function hello({ node, listSessions }: StreamOptions, known: Known): Request {
+function hello({ node, listSessions, setDrained }: StreamOptions, known: Known): Request {
   const value = {
     node: { ...node, softwareVersion },
     knownVersion: known.version,
@@ -144,7 +150,7 @@ function hello({ node, listSessions }: StreamOptions, known: Known): Request {
     storeUid: known.storeUid,
     schemaMin: schemaVersion,
     schemaMax: schemaVersion,
-    features: [...(listSessions ? ["sessions-query"] : []), "delta", "parts"],
+    features: [...(listSessions ? ["sessions-query"] : []), ...(setDrained ? ["drain"] : []), "delta", "parts"],
     configSource: known.source,
   };
   return { message: { case: "hello", value } };
@@ -185,7 +191,10 @@ function startReports(state: () => ProxyState, send: (now: ProxyState) => void):
     soon() {
       soon ??= setTimeout(() => {
         soon = undefined;
-        send(state());
+        clearTimeout(periodic);
+        const now = state();
+        send(now);
+        sendInTime(now.everyMs);
       }, reportSoonMs);
     },
     stop() {

@@ -41,6 +41,8 @@ export interface Leader extends AsyncDisposable {
   state(): ProxyState;
   /** Rejects when one of them does not answer. */
   list(filter: SessionFilter): Promise<SessionListing>;
+  /** Makes all of them take no new work, or take it again. */
+  setDrained(isWanted: boolean): void;
   /** Stops serving; workers finish what they have in hand, and end. */
   drain(): Promise<void>;
 }
@@ -70,6 +72,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   let terms: SessionTerms | undefined;
   let restarts = 0;
   let address = "";
+  let isDrained = false;
   let isStopping = false;
   let turn: Promise<unknown> = Promise.resolve();
 
@@ -117,6 +120,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     }
     joined.set(member, own); // hears of terms and sessions from here on
     if (terms) await member.ask("obey", terms);
+    if (isDrained) await member.ask("setDrained", true);
     address = await member.askWithin(startMs, "join");
   }
 
@@ -263,6 +267,10 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     async list(filter) {
       const listings = await Promise.all([...joined.keys()].map((member) => member.ask("sessions", filter)));
       return { sessions: mergeListings(listings.map(({ sessions }) => sessions)), isShared: session?.redis !== undefined };
+    },
+    setDrained(isWanted) {
+      isDrained = isWanted;
+      for (const member of joined.keys()) member.ask("setDrained", isWanted).catch(() => member.kill()); // it would take work
     },
     drain,
     async [Symbol.asyncDispose]() {

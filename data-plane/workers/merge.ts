@@ -20,7 +20,12 @@ export function mergeStates(states: readonly ProxyState[], sessions: number | un
     return same.reduce((worst, other) => (weightOf(other.state) > weightOf(worst.state) ? other : worst), backend);
   });
   return {
-    report: { ...first.report, backends, activeSessions: sessions ?? inHand },
+    report: {
+      ...first.report,
+      ...{ backends, activeSessions: sessions ?? inHand },
+      draining: states.every(({ report }) => report.draining),
+      workLeft: states.reduce((sum, { report }) => sum + (report.workLeft ?? 0), 0),
+    },
     everyMs: Math.min(...states.map(({ everyMs }) => everyMs)),
   };
 }

@@ -36,6 +36,8 @@ export interface WorkerAnswers {
   sessions(filter: SessionFilter): Promise<SessionListing>;
   /** Another worker has changed something. */
   heard(event: StoreEvent): void;
+  /** Takes no new work, or takes it again. */
+  setDrained(isWanted: boolean): void;
   /** Stops serving; answers when nothing is in hand any more. */
   drain(): Promise<void>;
 }

@@ -55,6 +55,10 @@ leader.serve({
   metrics: () => running().serving.pages.metrics(),
   sessions: (filter) => running().serving.list(filter),
   heard: (event) => running().serving.sessions.hear(event),
+  setDrained(isWanted) {
+    running().serving.setDrained(isWanted);
+    reportIn(reportSoonMs);
+  },
   async drain() {
     clearTimeout(reporting);
     await engine?.[Symbol.asyncDispose]();

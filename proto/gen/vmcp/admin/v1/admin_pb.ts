@@ -22,7 +22,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIqsBChVBcHBseVJlc291cmNlc1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRINCgVwcnVuZRgEIAEoCBIZChFleHBlY3RlZF9yZXZpc2lvbhgFIAEoBBISCgpyZXF1ZXN0X2lkGAYgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UigAEKFUNyZWF0ZVJlc291cmNlUmVxdWVzdBIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJ7ChZDcmVhdGVSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJEhAKCHdhcm5pbmdzGAQgAygJIsgBChVVcGRhdGVSZXNvdXJjZVJlcXVlc3QSLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGcmVhc29uGAUgASgJEhIKCnJlcXVlc3RfaWQYBiABKAkiqgEKFlVwZGF0ZVJlc291cmNlUmVzcG9uc2USLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAkSEAoId2FybmluZ3MYBCADKAkSLQoGY2hhbmdlGAUgASgLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSIiChJHZXRSZXNvdXJjZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJDChNHZXRSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJaChRMaXN0UmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEg0KBWdyb3VwGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJInEKFUxpc3RSZXNvdXJjZXNSZXNwb25zZRItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBCKUAQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEg4KBnJlYXNvbhgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJEhUKDWFsbG93X21pc3NpbmcYByABKAgiawoWRGVsZXRlUmVzb3VyY2VSZXNwb25zZRIuCgdjaGFuZ2VzGAEgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJIjcKFVdhdGNoUmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEhAKCHJldmlzaW9uGAIgASgEImYKFldhdGNoUmVzb3VyY2VzUmVzcG9uc2USDAoEdHlwZRgBIAEoCRIsCghyZXNvdXJjZRgCIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USEAoIcmV2aXNpb24YAyABKAQi9AMKBVByb3h5EiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEigKBXN0YXRlGAIgASgOMhkudm1jcC5hZG1pbi52MS5Qcm94eVN0YXRlEhQKDGxpdmVfdmVyc2lvbhgDIAEoCRIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIwCgxjb25uZWN0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGFja190aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphY2tfbWlsbGlzGAcgASgNEiwKCWxhc3RfbmFjaxgIIAEoCzIZLnZtY3AuYWRtaW4udjEuTmFja1JlY29yZBIXCg9hY3RpdmVfc2Vzc2lvbnMYCSABKA0SMgoIYmFja2VuZHMYCiADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEhAKCHdhcm5pbmdzGAsgAygJEjMKD2Rpc2Nvbm5lY3RfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoNY29uZmlnX3NvdXJjZRgNIAEoDjIfLnZtY3AuZGlzY292ZXJ5LnYxLkNvbmZpZ1NvdXJjZSKZAQoKTmFja1JlY29yZBIPCgd2ZXJzaW9uGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIUChJMaXN0UHJveGllc1JlcXVlc3QiVAoTTGlzdFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCSIVChNXYXRjaFByb3hpZXNSZXF1ZXN0IlUKFFdhdGNoUHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJIhMKEUdldFJvbGxvdXRSZXF1ZXN0IoMDChJHZXRSb2xsb3V0UmVzcG9uc2USFgoOdGFyZ2V0X3ZlcnNpb24YASABKAkSGAoQYXBwcm92ZWRfdmVyc2lvbhgCIAEoCRIqCgVzdGF0ZRgDIAEoDjIbLnZtY3AuYWRtaW4udjEuUm9sbG91dFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIQCghjYW5hcmllcxgFIAMoCRIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxhY2tub3dsZWRnZWQYByABKA0SDwoHcGVuZGluZxgIIAEoDRIMCgRoZWxkGAkgASgNEiUKB3JlZnVzZWQYCiADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhgKEGZpcnN0X2Fja19taWxsaXMYCyABKA0SFwoPbGFzdF9hY2tfbWlsbGlzGAwgASgNEhYKDmFja19taWxsaXNfcDUwGA0gASgNEhYKDmFja19taWxsaXNfcDk5GA4gASgNIikKD0xpc3RWaWV3UmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCSJWChBMaXN0Vmlld1Jlc3BvbnNlEjMKBXZpZXdzGAEgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcSDQoFcHJveHkYAiABKAkiyQEKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSKwoFc3RhdGUYAiABKA4yHC52bWNwLmFkbWluLnYxLlByb3ZpZGVyU3RhdGUSDAoEdXNlZBgDIAEoCBIwCgxzdWNjZXNzX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWVycm9yGAUgASgJEhEKCXdvcmtsb2FkcxgGIAEoDRIOCgZncm91cHMYByABKA0SEAoIcHJvYmxlbXMYCCADKAkiMQoUTGlzdFByb3ZpZGVyc1JlcXVlc3QSGQoRaW5jbHVkZV9yZXNvdXJjZXMYASABKAgicgoVTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEioKCXByb3ZpZGVycxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUHJvdmlkZXISLQoJcmVzb3VyY2VzGAIgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSKpAQoVUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDgoGaXNzdWVyGAIgASgJEg8KB3N1YmplY3QYAyABKAkSCwoDYWxsGAQgASgIEhYKDnZpcnR1YWxfc2VydmVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAkiSQoWUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkiYQoTTGlzdFNlc3Npb25zUmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRIPCgdzdWJqZWN0GAIgASgJEhIKCmtleV9wcmVmaXgYAyABKAkSDQoFbGltaXQYBCABKAUiewoUTGlzdFNlc3Npb25zUmVzcG9uc2USMAoIc2Vzc2lvbnMYASADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIPCgdtaXNzaW5nGAIgAygJEg4KBnVuYWJsZRgDIAMoCRIQCghoYXNfbW9yZRgEIAEoCCKPAQoIUmV2aXNpb24SEAoIcmV2aXNpb24YASABKAQSDQoFYWN0b3IYAiABKAkSDgoGcmVhc29uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2hhbmdlX2NvdW50GAYgASgNIj0KFExpc3RSZXZpc2lvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlwKFUxpc3RSZXZpc2lvbnNSZXNwb25zZRIqCglyZXZpc2lvbnMYASADKAsyFy52bWNwLmFkbWluLnYxLlJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSImChJHZXRSZXZpc2lvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAQicAoTR2V0UmV2aXNpb25SZXNwb25zZRIpCghyZXZpc2lvbhgBIAEoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2UiggEKGFJvbGxiYWNrUmVzb3VyY2VzUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBBIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRIZChFleHBlY3RlZF9yZXZpc2lvbhgEIAEoBBISCgpyZXF1ZXN0X2lkGAUgASgJIpsBChlSb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEhkKEXJlc3RvcmVkX3JldmlzaW9uGAEgASgEEi4KB2NoYW5nZXMYAiADKAsyHS52bWNwLmFkbWluLnYxLlJlc291cmNlQ2hhbmdlEhAKCHJldmlzaW9uGAMgASgEEg8KB3ZlcnNpb24YBCABKAkSEAoId2FybmluZ3MYBSADKAki+wEKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYAyABKAkSDgoGbWV0aG9kGAQgASgJEhAKCGRlY2lzaW9uGAUgASgJEgwKBGNvZGUYBiABKAkSDgoGcmVhc29uGAcgASgJEhIKCnJlcXVlc3RfaWQYCCABKAkSEAoIcmV2aXNpb24YCSABKAQSDwoHdGFyZ2V0cxgKIAMoCRIUCgx0YXJnZXRfY291bnQYCyABKA0SDQoFZW50cnkYDCABKAkSDAoEaGFzaBgNIAEoCSJVChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEhQKDG9sZGVzdF9maXJzdBgDIAEoCCJdChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS52bWNwLmFkbWluLnYxLkF1ZGl0RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIhQKElZlcmlmeUF1ZGl0UmVxdWVzdCJaChNWZXJpZnlBdWRpdFJlc3BvbnNlEhAKCGZpcnN0X2lkGAEgASgEEg8KB2xhc3RfaWQYAiABKAQSEQoJbGFzdF9oYXNoGAMgASgJEg0KBWZhdWx0GAQgASgJIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IogBChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USGAoQc29mdHdhcmVfdmVyc2lvbhgBIAEoCRIRCglzdG9yZV91aWQYAiABKAkSEAoIcmV2aXNpb24YAyABKAQSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSGAoQcmVhZF9vbmx5X3JlYXNvbhgFIAEoCSrXAQoKUHJveHlTdGF0ZRIbChdQUk9YWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST1hZX1NUQVRFX05PVF9TRU5UEAESFwoTUFJPWFlfU1RBVEVfUEVORElORxACEhYKElBST1hZX1NUQVRFX1NZTkNFRBADEhUKEVBST1hZX1NUQVRFX1NUQUxFEAQSFgoSUFJPWFlfU1RBVEVfTkFDS0VEEAUSHAoYUFJPWFlfU1RBVEVfRElTQ09OTkVDVEVEEAYSFAoQUFJPWFlfU1RBVEVfSEVMRBAHKrMBCgxSb2xsb3V0U3RhdGUSHQoZUk9MTE9VVF9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFJPTExPVVRfU1RBVEVfQ0FOQVJZEAESGQoVUk9MTE9VVF9TVEFURV9ST0xMSU5HEAISGgoWUk9MTE9VVF9TVEFURV9DT01QTEVURRADEhgKFFJPTExPVVRfU1RBVEVfSEFMVEVEEAQSGQoVUk9MTE9VVF9TVEFURV9QQVJUSUFMEAUqfAoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEVBST1ZJREVSX1NUQVRFX09LEAESGAoUUFJPVklERVJfU1RBVEVfU1RBTEUQAhIaChZQUk9WSURFUl9TVEFURV9GQUlMSU5HEAMyjA8KDEFkbWluU2VydmljZRJdCg5BcHBseVJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1Jlc3BvbnNlEloKDURpZmZSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkRpZmZSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5EaWZmUmVzb3VyY2VzUmVzcG9uc2USXQoOQ3JlYXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkNyZWF0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQ3JlYXRlUmVzb3VyY2VSZXNwb25zZRJdCg5VcGRhdGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuVXBkYXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5VcGRhdGVSZXNvdXJjZVJlc3BvbnNlElQKC0dldFJlc291cmNlEiEudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVzcG9uc2USWgoNTGlzdFJlc291cmNlcxIjLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXNwb25zZRJdCg5EZWxldGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlc3BvbnNlEl8KDldhdGNoUmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVzcG9uc2UwARJUCgtMaXN0UHJveGllcxIhLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1Jlc3BvbnNlElkKDFdhdGNoUHJveGllcxIiLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVzcG9uc2UwARJRCgpHZXRSb2xsb3V0EiAudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVxdWVzdBohLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USWgoNTGlzdFByb3ZpZGVycxIjLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZRJdCg5SZXZva2VTZXNzaW9ucxIkLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1Jlc3BvbnNlElcKDExpc3RTZXNzaW9ucxIiLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVzcG9uc2USWgoNTGlzdFJldmlzaW9ucxIjLnZtY3AuYWRtaW4udjEuTGlzdFJldmlzaW9uc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXZpc2lvbnNSZXNwb25zZRJUCgtHZXRSZXZpc2lvbhIhLnZtY3AuYWRtaW4udjEuR2V0UmV2aXNpb25SZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXZpc2lvblJlc3BvbnNlEmYKEVJvbGxiYWNrUmVzb3VyY2VzEicudm1jcC5hZG1pbi52MS5Sb2xsYmFja1Jlc291cmNlc1JlcXVlc3QaKC52bWNwLmFkbWluLnYxLlJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USYAoPTGlzdEF1ZGl0RXZlbnRzEiUudm1jcC5hZG1pbi52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiYudm1jcC5hZG1pbi52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZRJUCgtWZXJpZnlBdWRpdBIhLnZtY3AuYWRtaW4udjEuVmVyaWZ5QXVkaXRSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5WZXJpZnlBdWRpdFJlc3BvbnNlEloKDUdldFNlcnZlckluZm8SIy52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_admin_v1_diff, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIqsBChVBcHBseVJlc291cmNlc1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRINCgVwcnVuZRgEIAEoCBIZChFleHBlY3RlZF9yZXZpc2lvbhgFIAEoBBISCgpyZXF1ZXN0X2lkGAYgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UigAEKFUNyZWF0ZVJlc291cmNlUmVxdWVzdBIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJ7ChZDcmVhdGVSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJEhAKCHdhcm5pbmdzGAQgAygJIsgBChVVcGRhdGVSZXNvdXJjZVJlcXVlc3QSLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGcmVhc29uGAUgASgJEhIKCnJlcXVlc3RfaWQYBiABKAkiqgEKFlVwZGF0ZVJlc291cmNlUmVzcG9uc2USLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAkSEAoId2FybmluZ3MYBCADKAkSLQoGY2hhbmdlGAUgASgLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSIiChJHZXRSZXNvdXJjZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJDChNHZXRSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJaChRMaXN0UmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEg0KBWdyb3VwGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJInEKFUxpc3RSZXNvdXJjZXNSZXNwb25zZRItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBCKUAQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEg4KBnJlYXNvbhgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJEhUKDWFsbG93X21pc3NpbmcYByABKAgiawoWRGVsZXRlUmVzb3VyY2VSZXNwb25zZRIuCgdjaGFuZ2VzGAEgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJIjcKFVdhdGNoUmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEhAKCHJldmlzaW9uGAIgASgEImYKFldhdGNoUmVzb3VyY2VzUmVzcG9uc2USDAoEdHlwZRgBIAEoCRIsCghyZXNvdXJjZRgCIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USEAoIcmV2aXNpb24YAyABKAQi5QQKBVByb3h5EiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEigKBXN0YXRlGAIgASgOMhkudm1jcC5hZG1pbi52MS5Qcm94eVN0YXRlEhQKDGxpdmVfdmVyc2lvbhgDIAEoCRIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIwCgxjb25uZWN0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGFja190aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphY2tfbWlsbGlzGAcgASgNEiwKCWxhc3RfbmFjaxgIIAEoCzIZLnZtY3AuYWRtaW4udjEuTmFja1JlY29yZBIXCg9hY3RpdmVfc2Vzc2lvbnMYCSABKA0SMgoIYmFja2VuZHMYCiADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEhAKCHdhcm5pbmdzGAsgAygJEjMKD2Rpc2Nvbm5lY3RfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoNY29uZmlnX3NvdXJjZRgNIAEoDjIfLnZtY3AuZGlzY292ZXJ5LnYxLkNvbmZpZ1NvdXJjZRIVCg1jb250cm9sX3BsYW5lGA4gASgJEi4KCmhlYXJkX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBWRyYWluGBAgASgOMhkudm1jcC5hZG1pbi52MS5EcmFpblN0YXRlIswBCgxDb250cm9sUGxhbmUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIYChBzb2Z0d2FyZV92ZXJzaW9uGAQgASgJEgwKBGxpdmUYBSABKAgSLgoKaGVhcmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHcm9sbG91dBgHIAEoCzIhLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlIkAKEURyYWluUHJveHlSZXF1ZXN0Eg0KBXByb3h5GAEgASgJEgwKBHVuZG8YAiABKAgSDgoGcmVhc29uGAMgASgJIiUKEkRyYWluUHJveHlSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgIIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCKJAQoTTGlzdFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCRIzCg5jb250cm9sX3BsYW5lcxgDIAMoCzIbLnZtY3AuYWRtaW4udjEuQ29udHJvbFBsYW5lIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiigEKFFdhdGNoUHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJEjMKDmNvbnRyb2xfcGxhbmVzGAMgAygLMhsudm1jcC5hZG1pbi52MS5Db250cm9sUGxhbmUiEwoRR2V0Um9sbG91dFJlcXVlc3QigwMKEkdldFJvbGxvdXRSZXNwb25zZRIWCg50YXJnZXRfdmVyc2lvbhgBIAEoCRIYChBhcHByb3ZlZF92ZXJzaW9uGAIgASgJEioKBXN0YXRlGAMgASgOMhsudm1jcC5hZG1pbi52MS5Sb2xsb3V0U3RhdGUSDgoGcmVhc29uGAQgASgJEhAKCGNhbmFyaWVzGAUgAygJEi4KCnN0YXJ0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGFja25vd2xlZGdlZBgHIAEoDRIPCgdwZW5kaW5nGAggASgNEgwKBGhlbGQYCSABKA0SJQoHcmVmdXNlZBgKIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSGAoQZmlyc3RfYWNrX21pbGxpcxgLIAEoDRIXCg9sYXN0X2Fja19taWxsaXMYDCABKA0SFgoOYWNrX21pbGxpc19wNTAYDSABKA0SFgoOYWNrX21pbGxpc19wOTkYDiABKA0iKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSLJAQoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIrCgVzdGF0ZRgCIAEoDjIcLnZtY3AuYWRtaW4udjEuUHJvdmlkZXJTdGF0ZRIMCgR1c2VkGAMgASgIEjAKDHN1Y2Nlc3NfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEQoJd29ya2xvYWRzGAYgASgNEg4KBmdyb3VwcxgHIAEoDRIQCghwcm9ibGVtcxgIIAMoCSIxChRMaXN0UHJvdmlkZXJzUmVxdWVzdBIZChFpbmNsdWRlX3Jlc291cmNlcxgBIAEoCCJyChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKgoJcHJvdmlkZXJzGAEgAygLMhcudm1jcC5hZG1pbi52MS5Qcm92aWRlchItCglyZXNvdXJjZXMYAiADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlIqkBChVSZXZva2VTZXNzaW9uc1JlcXVlc3QSDwoHc2Vzc2lvbhgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRILCgNhbGwYBCABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBSABKAkSDgoGcmVhc29uGAYgASgJEhUKDXZhbGlkYXRlX29ubHkYByABKAgSEgoKcmVxdWVzdF9pZBgIIAEoCSJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIo8BCghSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBINCgVhY3RvchgCIAEoCRIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjaGFuZ2VfY291bnQYBiABKA0iPQoUTGlzdFJldmlzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXAoVTGlzdFJldmlzaW9uc1Jlc3BvbnNlEioKCXJldmlzaW9ucxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKEkdldFJldmlzaW9uUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBCJwChNHZXRSZXZpc2lvblJlc3BvbnNlEikKCHJldmlzaW9uGAEgASgLMhcudm1jcC5hZG1pbi52MS5SZXZpc2lvbhIuCgdjaGFuZ2VzGAIgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSKCAQoYUm9sbGJhY2tSZXNvdXJjZXNSZXF1ZXN0EhAKCHJldmlzaW9uGAEgASgEEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJEhkKEWV4cGVjdGVkX3JldmlzaW9uGAQgASgEEhIKCnJlcXVlc3RfaWQYBSABKAkimwEKGVJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USGQoRcmVzdG9yZWRfcmV2aXNpb24YASABKAQSLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAyABKAQSDwoHdmVyc2lvbhgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCSL7AQoKQXVkaXRFdmVudBIKCgJpZBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgDIAEoCRIOCgZtZXRob2QYBCABKAkSEAoIZGVjaXNpb24YBSABKAkSDAoEY29kZRgGIAEoCRIOCgZyZWFzb24YByABKAkSEgoKcmVxdWVzdF9pZBgIIAEoCRIQCghyZXZpc2lvbhgJIAEoBBIPCgd0YXJnZXRzGAogAygJEhQKDHRhcmdldF9jb3VudBgLIAEoDRINCgVlbnRyeRgMIAEoCRIMCgRoYXNoGA0gASgJIlUKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSFAoMb2xkZXN0X2ZpcnN0GAMgASgIIl0KF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEikKBmV2ZW50cxgBIAMoCzIZLnZtY3AuYWRtaW4udjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFAoSVmVyaWZ5QXVkaXRSZXF1ZXN0IloKE1ZlcmlmeUF1ZGl0UmVzcG9uc2USEAoIZmlyc3RfaWQYASABKAQSDwoHbGFzdF9pZBgCIAEoBBIRCglsYXN0X2hhc2gYAyABKAkSDQoFZmF1bHQYBCABKAkiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKvYBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBhIUChBQUk9YWV9TVEFURV9IRUxEEAcSHQoZUFJPWFlfU1RBVEVfU0VSVklOR19TVEFMRRAIKnQKCkRyYWluU3RhdGUSGwoXRFJBSU5fU1RBVEVfVU5TUEVDSUZJRUQQABIWChJEUkFJTl9TVEFURV9XQU5URUQQARIYChREUkFJTl9TVEFURV9EUkFJTklORxACEhcKE0RSQUlOX1NUQVRFX0RSQUlORUQQAyqzAQoMUm9sbG91dFN0YXRlEh0KGVJPTExPVVRfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRST0xMT1VUX1NUQVRFX0NBTkFSWRABEhkKFVJPTExPVVRfU1RBVEVfUk9MTElORxACEhoKFlJPTExPVVRfU1RBVEVfQ09NUExFVEUQAxIYChRST0xMT1VUX1NUQVRFX0hBTFRFRBAEEhkKFVJPTExPVVRfU1RBVEVfUEFSVElBTBAFKnwKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFQUk9WSURFUl9TVEFURV9PSxABEhgKFFBST1ZJREVSX1NUQVRFX1NUQUxFEAISGgoWUFJPVklERVJfU1RBVEVfRkFJTElORxADMt8PCgxBZG1pblNlcnZpY2USXQoOQXBwbHlSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXNwb25zZRJaCg1EaWZmUmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5EaWZmUmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuRGlmZlJlc291cmNlc1Jlc3BvbnNlEl0KDkNyZWF0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5DcmVhdGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkNyZWF0ZVJlc291cmNlUmVzcG9uc2USXQoOVXBkYXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLlVwZGF0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuVXBkYXRlUmVzb3VyY2VSZXNwb25zZRJUCgtHZXRSZXNvdXJjZRIhLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlc3BvbnNlEloKDUxpc3RSZXNvdXJjZXMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVzcG9uc2USXQoORGVsZXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXNwb25zZRJfCg5XYXRjaFJlc291cmNlcxIkLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1Jlc3BvbnNlMAESVAoLTGlzdFByb3hpZXMSIS52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXNwb25zZRJZCgxXYXRjaFByb3hpZXMSIi52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLldhdGNoUHJveGllc1Jlc3BvbnNlMAESUQoKRHJhaW5Qcm94eRIgLnZtY3AuYWRtaW4udjEuRHJhaW5Qcm94eVJlcXVlc3QaIS52bWNwLmFkbWluLnYxLkRyYWluUHJveHlSZXNwb25zZRJRCgpHZXRSb2xsb3V0EiAudm1jcC5hZG1pbi52MS5HZXRSb2xsb3V0UmVxdWVzdBohLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlEksKCExpc3RWaWV3Eh4udm1jcC5hZG1pbi52MS5MaXN0Vmlld1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLkxpc3RWaWV3UmVzcG9uc2USWgoNTGlzdFByb3ZpZGVycxIjLnZtY3AuYWRtaW4udjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXNwb25zZRJdCg5SZXZva2VTZXNzaW9ucxIkLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5SZXZva2VTZXNzaW9uc1Jlc3BvbnNlElcKDExpc3RTZXNzaW9ucxIiLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuTGlzdFNlc3Npb25zUmVzcG9uc2USWgoNTGlzdFJldmlzaW9ucxIjLnZtY3AuYWRtaW4udjEuTGlzdFJldmlzaW9uc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXZpc2lvbnNSZXNwb25zZRJUCgtHZXRSZXZpc2lvbhIhLnZtY3AuYWRtaW4udjEuR2V0UmV2aXNpb25SZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5HZXRSZXZpc2lvblJlc3BvbnNlEmYKEVJvbGxiYWNrUmVzb3VyY2VzEicudm1jcC5hZG1pbi52MS5Sb2xsYmFja1Jlc291cmNlc1JlcXVlc3QaKC52bWNwLmFkbWluLnYxLlJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USYAoPTGlzdEF1ZGl0RXZlbnRzEiUudm1jcC5hZG1pbi52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiYudm1jcC5hZG1pbi52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZRJUCgtWZXJpZnlBdWRpdBIhLnZtY3AuYWRtaW4udjEuVmVyaWZ5QXVkaXRSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5WZXJpZnlBdWRpdFJlc3BvbnNlEloKDUdldFNlcnZlckluZm8SIy52bWNwLmFkbWluLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_admin_v1_diff, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -731,6 +731,27 @@ export type Proxy = Message<"vmcp.admin.v1.Proxy"> & {
    * @generated from field: vmcp.discovery.v1.ConfigSource config_source = 13;
    */
   configSource: ConfigSource;
+
+  /**
+   * Id of the control plane that it is, or was last, connected to.
+   *
+   * @generated from field: string control_plane = 14;
+   */
+  controlPlane: string;
+
+  /**
+   * When that control plane was last heard of; absent for the one that answers.
+   *
+   * @generated from field: google.protobuf.Timestamp heard_time = 15;
+   */
+  heardTime?: Timestamp | undefined;
+
+  /**
+   * Whether it takes new work.
+   *
+   * @generated from field: vmcp.admin.v1.DrainState drain = 16;
+   */
+  drain: DrainState;
 };
 
 /**
@@ -739,6 +760,125 @@ export type Proxy = Message<"vmcp.admin.v1.Proxy"> & {
  */
 export const ProxySchema: GenMessage<Proxy> = /*@__PURE__*/
   messageDesc(file_vmcp_admin_v1_admin, 15);
+
+/**
+ * One control plane of the store.
+ *
+ * @generated from message vmcp.admin.v1.ControlPlane
+ */
+export type ControlPlane = Message<"vmcp.admin.v1.ControlPlane"> & {
+  /**
+   * Its name, stable over restarts.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * New with each start.
+   *
+   * @generated from field: string instance_id = 2;
+   */
+  instanceId: string;
+
+  /**
+   * Where its admin API is, `host:port`.
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
+
+  /**
+   * Version of its software.
+   *
+   * @generated from field: string software_version = 4;
+   */
+  softwareVersion: string;
+
+  /**
+   * It is heard of: the last time less than 15 s ago.
+   *
+   * @generated from field: bool live = 5;
+   */
+  live: boolean;
+
+  /**
+   * When it was heard of last; absent for the one that answers.
+   *
+   * @generated from field: google.protobuf.Timestamp heard_time = 6;
+   */
+  heardTime?: Timestamp | undefined;
+
+  /**
+   * The newest version on the way to its own proxies. `refused` is left out.
+   *
+   * @generated from field: vmcp.admin.v1.GetRolloutResponse rollout = 7;
+   */
+  rollout?: GetRolloutResponse | undefined;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.ControlPlane.
+ * Use `create(ControlPlaneSchema)` to create a new message.
+ */
+export const ControlPlaneSchema: GenMessage<ControlPlane> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 16);
+
+/**
+ * Which, and whether.
+ *
+ * @generated from message vmcp.admin.v1.DrainProxyRequest
+ */
+export type DrainProxyRequest = Message<"vmcp.admin.v1.DrainProxyRequest"> & {
+  /**
+   * Id of a proxy.
+   *
+   * @generated from field: string proxy = 1;
+   */
+  proxy: string;
+
+  /**
+   * Take new work again.
+   *
+   * @generated from field: bool undo = 2;
+   */
+  undo: boolean;
+
+  /**
+   * Why, for the audit trail. At most 1,000 characters.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.DrainProxyRequest.
+ * Use `create(DrainProxyRequestSchema)` to create a new message.
+ */
+export const DrainProxyRequestSchema: GenMessage<DrainProxyRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 17);
+
+/**
+ * What came of it.
+ *
+ * @generated from message vmcp.admin.v1.DrainProxyResponse
+ */
+export type DrainProxyResponse = Message<"vmcp.admin.v1.DrainProxyResponse"> & {
+  /**
+   * Something is different now.
+   *
+   * @generated from field: bool changed = 1;
+   */
+  changed: boolean;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.DrainProxyResponse.
+ * Use `create(DrainProxyResponseSchema)` to create a new message.
+ */
+export const DrainProxyResponseSchema: GenMessage<DrainProxyResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 18);
 
 /**
  * A refused version.
@@ -780,7 +920,7 @@ export type NackRecord = Message<"vmcp.admin.v1.NackRecord"> & {
  * Use `create(NackRecordSchema)` to create a new message.
  */
 export const NackRecordSchema: GenMessage<NackRecord> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 16);
+  messageDesc(file_vmcp_admin_v1_admin, 19);
 
 /**
  * All proxies.
@@ -795,7 +935,7 @@ export type ListProxiesRequest = Message<"vmcp.admin.v1.ListProxiesRequest"> & {
  * Use `create(ListProxiesRequestSchema)` to create a new message.
  */
 export const ListProxiesRequestSchema: GenMessage<ListProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 17);
+  messageDesc(file_vmcp_admin_v1_admin, 20);
 
 /**
  * Sorted by id.
@@ -816,6 +956,13 @@ export type ListProxiesResponse = Message<"vmcp.admin.v1.ListProxiesResponse"> &
    * @generated from field: string target_version = 2;
    */
   targetVersion: string;
+
+  /**
+   * Those of the last 24 hours, the one that answers first, the others sorted by id.
+   *
+   * @generated from field: repeated vmcp.admin.v1.ControlPlane control_planes = 3;
+   */
+  controlPlanes: ControlPlane[];
 };
 
 /**
@@ -823,7 +970,7 @@ export type ListProxiesResponse = Message<"vmcp.admin.v1.ListProxiesResponse"> &
  * Use `create(ListProxiesResponseSchema)` to create a new message.
  */
 export const ListProxiesResponseSchema: GenMessage<ListProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 18);
+  messageDesc(file_vmcp_admin_v1_admin, 21);
 
 /**
  * All proxies.
@@ -838,7 +985,7 @@ export type WatchProxiesRequest = Message<"vmcp.admin.v1.WatchProxiesRequest"> &
  * Use `create(WatchProxiesRequestSchema)` to create a new message.
  */
 export const WatchProxiesRequestSchema: GenMessage<WatchProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 22);
 
 /**
  * All proxies, again after each change.
@@ -859,6 +1006,13 @@ export type WatchProxiesResponse = Message<"vmcp.admin.v1.WatchProxiesResponse">
    * @generated from field: string target_version = 2;
    */
   targetVersion: string;
+
+  /**
+   * Those of the last 24 hours, the one that answers first, the others sorted by id.
+   *
+   * @generated from field: repeated vmcp.admin.v1.ControlPlane control_planes = 3;
+   */
+  controlPlanes: ControlPlane[];
 };
 
 /**
@@ -866,7 +1020,7 @@ export type WatchProxiesResponse = Message<"vmcp.admin.v1.WatchProxiesResponse">
  * Use `create(WatchProxiesResponseSchema)` to create a new message.
  */
 export const WatchProxiesResponseSchema: GenMessage<WatchProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * The newest.
@@ -881,7 +1035,7 @@ export type GetRolloutRequest = Message<"vmcp.admin.v1.GetRolloutRequest"> & {
  * Use `create(GetRolloutRequestSchema)` to create a new message.
  */
 export const GetRolloutRequestSchema: GenMessage<GetRolloutRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 21);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * The newest version on its way.
@@ -939,7 +1093,7 @@ export type GetRolloutResponse = Message<"vmcp.admin.v1.GetRolloutResponse"> & {
   acknowledged: number;
 
   /**
-   * Connected proxies that were sent it and have not answered.
+   * Connected proxies that are to run it, and have not said so yet.
    *
    * @generated from field: uint32 pending = 8;
    */
@@ -993,7 +1147,7 @@ export type GetRolloutResponse = Message<"vmcp.admin.v1.GetRolloutResponse"> & {
  * Use `create(GetRolloutResponseSchema)` to create a new message.
  */
 export const GetRolloutResponseSchema: GenMessage<GetRolloutResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 22);
+  messageDesc(file_vmcp_admin_v1_admin, 25);
 
 /**
  * Of which virtual server.
@@ -1014,7 +1168,7 @@ export type ListViewRequest = Message<"vmcp.admin.v1.ListViewRequest"> & {
  * Use `create(ListViewRequestSchema)` to create a new message.
  */
 export const ListViewRequestSchema: GenMessage<ListViewRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 23);
+  messageDesc(file_vmcp_admin_v1_admin, 26);
 
 /**
  * As reported.
@@ -1042,7 +1196,7 @@ export type ListViewResponse = Message<"vmcp.admin.v1.ListViewResponse"> & {
  * Use `create(ListViewResponseSchema)` to create a new message.
  */
 export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 24);
+  messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
  * One discovery provider.
@@ -1112,7 +1266,7 @@ export type Provider = Message<"vmcp.admin.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 25);
+  messageDesc(file_vmcp_admin_v1_admin, 28);
 
 /**
  * All providers.
@@ -1133,7 +1287,7 @@ export type ListProvidersRequest = Message<"vmcp.admin.v1.ListProvidersRequest">
  * Use `create(ListProvidersRequestSchema)` to create a new message.
  */
 export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 26);
+  messageDesc(file_vmcp_admin_v1_admin, 29);
 
 /**
  * In the order of their precedence.
@@ -1162,7 +1316,7 @@ export type ListProvidersResponse = Message<"vmcp.admin.v1.ListProvidersResponse
  * Use `create(ListProvidersResponseSchema)` to create a new message.
  */
 export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 27);
+  messageDesc(file_vmcp_admin_v1_admin, 30);
 
 /**
  * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
@@ -1232,7 +1386,7 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
  * Use `create(RevokeSessionsRequestSchema)` to create a new message.
  */
 export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 28);
+  messageDesc(file_vmcp_admin_v1_admin, 31);
 
 /**
  * What was made.
@@ -1267,7 +1421,7 @@ export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsRespon
  * Use `create(RevokeSessionsResponseSchema)` to create a new message.
  */
 export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 29);
+  messageDesc(file_vmcp_admin_v1_admin, 32);
 
 /**
  * Which sessions to list. The filters hold together.
@@ -1309,7 +1463,7 @@ export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> &
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 30);
+  messageDesc(file_vmcp_admin_v1_admin, 33);
 
 /**
  * As the proxies reported.
@@ -1351,7 +1505,7 @@ export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse">
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 31);
+  messageDesc(file_vmcp_admin_v1_admin, 34);
 
 /**
  * One commit.
@@ -1407,7 +1561,7 @@ export type Revision = Message<"vmcp.admin.v1.Revision"> & {
  * Use `create(RevisionSchema)` to create a new message.
  */
 export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 32);
+  messageDesc(file_vmcp_admin_v1_admin, 35);
 
 /**
  * One page.
@@ -1435,7 +1589,7 @@ export type ListRevisionsRequest = Message<"vmcp.admin.v1.ListRevisionsRequest">
  * Use `create(ListRevisionsRequestSchema)` to create a new message.
  */
 export const ListRevisionsRequestSchema: GenMessage<ListRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 33);
+  messageDesc(file_vmcp_admin_v1_admin, 36);
 
 /**
  * One page.
@@ -1463,7 +1617,7 @@ export type ListRevisionsResponse = Message<"vmcp.admin.v1.ListRevisionsResponse
  * Use `create(ListRevisionsResponseSchema)` to create a new message.
  */
 export const ListRevisionsResponseSchema: GenMessage<ListRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 34);
+  messageDesc(file_vmcp_admin_v1_admin, 37);
 
 /**
  * Which.
@@ -1484,7 +1638,7 @@ export type GetRevisionRequest = Message<"vmcp.admin.v1.GetRevisionRequest"> & {
  * Use `create(GetRevisionRequestSchema)` to create a new message.
  */
 export const GetRevisionRequestSchema: GenMessage<GetRevisionRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 35);
+  messageDesc(file_vmcp_admin_v1_admin, 38);
 
 /**
  * The commit.
@@ -1512,7 +1666,7 @@ export type GetRevisionResponse = Message<"vmcp.admin.v1.GetRevisionResponse"> &
  * Use `create(GetRevisionResponseSchema)` to create a new message.
  */
 export const GetRevisionResponseSchema: GenMessage<GetRevisionResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 36);
+  messageDesc(file_vmcp_admin_v1_admin, 39);
 
 /**
  * Back to when.
@@ -1561,7 +1715,7 @@ export type RollbackResourcesRequest = Message<"vmcp.admin.v1.RollbackResourcesR
  * Use `create(RollbackResourcesRequestSchema)` to create a new message.
  */
 export const RollbackResourcesRequestSchema: GenMessage<RollbackResourcesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 37);
+  messageDesc(file_vmcp_admin_v1_admin, 40);
 
 /**
  * What changed.
@@ -1610,7 +1764,7 @@ export type RollbackResourcesResponse = Message<"vmcp.admin.v1.RollbackResources
  * Use `create(RollbackResourcesResponseSchema)` to create a new message.
  */
 export const RollbackResourcesResponseSchema: GenMessage<RollbackResourcesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 38);
+  messageDesc(file_vmcp_admin_v1_admin, 41);
 
 /**
  * One line of the audit trail.
@@ -1715,7 +1869,7 @@ export type AuditEvent = Message<"vmcp.admin.v1.AuditEvent"> & {
  * Use `create(AuditEventSchema)` to create a new message.
  */
 export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 39);
+  messageDesc(file_vmcp_admin_v1_admin, 42);
 
 /**
  * One page.
@@ -1750,7 +1904,7 @@ export type ListAuditEventsRequest = Message<"vmcp.admin.v1.ListAuditEventsReque
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 40);
+  messageDesc(file_vmcp_admin_v1_admin, 43);
 
 /**
  * One page.
@@ -1778,7 +1932,7 @@ export type ListAuditEventsResponse = Message<"vmcp.admin.v1.ListAuditEventsResp
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 41);
+  messageDesc(file_vmcp_admin_v1_admin, 44);
 
 /**
  * All that is kept.
@@ -1793,7 +1947,7 @@ export type VerifyAuditRequest = Message<"vmcp.admin.v1.VerifyAuditRequest"> & {
  * Use `create(VerifyAuditRequestSchema)` to create a new message.
  */
 export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 42);
+  messageDesc(file_vmcp_admin_v1_admin, 45);
 
 /**
  * What was found.
@@ -1835,7 +1989,7 @@ export type VerifyAuditResponse = Message<"vmcp.admin.v1.VerifyAuditResponse"> &
  * Use `create(VerifyAuditResponseSchema)` to create a new message.
  */
 export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 43);
+  messageDesc(file_vmcp_admin_v1_admin, 46);
 
 /**
  * Nothing to say.
@@ -1850,7 +2004,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 44);
+  messageDesc(file_vmcp_admin_v1_admin, 47);
 
 /**
  * Who answers.
@@ -1899,7 +2053,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 45);
+  messageDesc(file_vmcp_admin_v1_admin, 48);
 
 /**
  * How a proxy stands to what it should run.
@@ -1962,6 +2116,14 @@ export const ProxyState = {
    * @generated from enum value: PROXY_STATE_HELD = 7;
    */
   HELD: 7,
+
+  /**
+   * Nobody hears from it: the control plane that it was connected to is gone, and it has come to no other yet. As far as anybody knows
+   * it serves what it had.
+   *
+   * @generated from enum value: PROXY_STATE_SERVING_STALE = 8;
+   */
+  SERVING_STALE: 8,
 } as const;
 
 /**
@@ -1976,6 +2138,54 @@ export type ProxyState = (typeof ProxyState)[keyof typeof ProxyState] | UnknownE
  */
 export const ProxyStateSchema: GenEnum<ProxyState> = /*@__PURE__*/
   enumDesc(file_vmcp_admin_v1_admin, 0);
+
+/**
+ * Whether a proxy takes new work.
+ *
+ * @generated from enum vmcp.admin.v1.DrainState
+ */
+export const DrainState = {
+  /**
+   * It does.
+   *
+   * @generated from enum value: DRAIN_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It is to take none, and has not said yet that it does so.
+   *
+   * @generated from enum value: DRAIN_STATE_WANTED = 1;
+   */
+  WANTED: 1,
+
+  /**
+   * It takes none, and has calls or streams that go on.
+   *
+   * @generated from enum value: DRAIN_STATE_DRAINING = 2;
+   */
+  DRAINING: 2,
+
+  /**
+   * It takes none, and has nothing left to do.
+   *
+   * @generated from enum value: DRAIN_STATE_DRAINED = 3;
+   */
+  DRAINED: 3,
+} as const;
+
+/**
+ * Whether a proxy takes new work.
+ *
+ * @generated from enum vmcp.admin.v1.DrainState
+ */
+export type DrainState = (typeof DrainState)[keyof typeof DrainState] | UnknownEnum;
+
+/**
+ * Describes the enum vmcp.admin.v1.DrainState.
+ */
+export const DrainStateSchema: GenEnum<DrainState> = /*@__PURE__*/
+  enumDesc(file_vmcp_admin_v1_admin, 1);
 
 /**
  * How far a version has come.
@@ -2037,7 +2247,7 @@ export type RolloutState = (typeof RolloutState)[keyof typeof RolloutState] | Un
  * Describes the enum vmcp.admin.v1.RolloutState.
  */
 export const RolloutStateSchema: GenEnum<RolloutState> = /*@__PURE__*/
-  enumDesc(file_vmcp_admin_v1_admin, 1);
+  enumDesc(file_vmcp_admin_v1_admin, 2);
 
 /**
  * How a discovery provider stands.
@@ -2085,7 +2295,7 @@ export type ProviderState = (typeof ProviderState)[keyof typeof ProviderState] |
  * Describes the enum vmcp.admin.v1.ProviderState.
  */
 export const ProviderStateSchema: GenEnum<ProviderState> = /*@__PURE__*/
-  enumDesc(file_vmcp_admin_v1_admin, 2);
+  enumDesc(file_vmcp_admin_v1_admin, 3);
 
 /**
  * Declared resources, and what the proxies made of them.
@@ -2181,7 +2391,8 @@ export const AdminService: GenService<{
     output: typeof WatchResourcesResponseSchema;
   },
   /**
-   * Proxies that are or were connected since this control plane started.
+   * Proxies that are or were connected to any control plane of the store within the last 24 hours. What other control planes see comes
+   * with a delay of up to 2 s.
    *
    * @generated from rpc vmcp.admin.v1.AdminService.ListProxies
    */
@@ -2201,7 +2412,19 @@ export const AdminService: GenService<{
     output: typeof WatchProxiesResponseSchema;
   },
   /**
-   * How far the newest version has come.
+   * Makes a proxy take no new work, or take it again: it turns unready, ends the streams of its sessions and goes on with what it has. It stays
+   * so over restarts and whatever control plane it goes to. It operates and does not configure, so a read-only control plane does it
+   * too. NOT_FOUND for a proxy that nobody knows.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.DrainProxy
+   */
+  drainProxy: {
+    methodKind: "unary";
+    input: typeof DrainProxyRequestSchema;
+    output: typeof DrainProxyResponseSchema;
+  },
+  /**
+   * How far the newest version has come, on the proxies of all control planes.
    *
    * @generated from rpc vmcp.admin.v1.AdminService.GetRollout
    */

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/discovery/v1/discovery.proto.
  */
 export const file_vmcp_discovery_v1_discovery: GenFile = /*@__PURE__*/
-  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIuABCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJEjYKDWNvbmZpZ19zb3VyY2UYCCABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIqYBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldyKqAQoNQmFja2VuZFN0YXR1cxIMCgRuYW1lGAEgASgJEg0KBXN0YXRlGAIgASgJEg0KBWVycm9yGAMgASgJEhgKEHByb3RvY29sX3ZlcnNpb24YBCABKAkSDQoFdG9vbHMYBSABKA0SEQoJcmVzb3VyY2VzGAYgASgNEg8KB3Byb21wdHMYByABKA0SCwoDZXJhGAggASgJEhMKC2xpc3RlZF93aXRoGAkgASgJIloKEVZpcnR1YWxTZXJ2ZXJWaWV3EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEi0KB2VudHJpZXMYAiADKAsyHC52bWNwLmRpc2NvdmVyeS52MS5WaWV3RW50cnkiYQoJVmlld0VudHJ5EgwKBGtpbmQYASABKAkSDwoHZXhwb3NlZBgCIAEoCRIPCgdiYWNrZW5kGAMgASgJEhAKCG9yaWdpbmFsGAQgASgJEhIKCmRlY2lkZWRfYnkYBSABKAki7wIKF1N0cmVhbVNuYXBzaG90c1Jlc3BvbnNlEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSEAoIcmV2aXNpb24YAyABKAQSDgoGZGlnZXN0GAQgASgMEhEKCXN0b3JlX3VpZBgFIAEoCRIvCghzbmFwc2hvdBgGIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90SAASKQoFZGVsdGEYByABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EZWx0YUgAEjEKCnVwX3RvX2RhdGUYCCABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5VcFRvRGF0ZUgAEikKBWRyYWluGAkgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5IABI6Cg5zZXNzaW9uc19xdWVyeRgKIAEoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25zUXVlcnlIAEIJCgdwYXlsb2FkIl8KCFNuYXBzaG90EjYKCXJlc291cmNlcxgBIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USDAoEcGFydBgCIAEoDRINCgVwYXJ0cxgDIAEoDSJlCgVEZWx0YRIUCgxiYXNlX3ZlcnNpb24YASABKAkSNAoHdXBzZXJ0cxgCIAMoCzIjLnZtY3AuZGlzY292ZXJ5LnYxLlNuYXBzaG90UmVzb3VyY2USEAoIcmVtb3ZhbHMYAyADKAkiCgoIVXBUb0RhdGUiRwoFRHJhaW4SKAoFZ3JhY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMYWx0ZXJuYXRpdmVzGAIgAygJIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIuABCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJEjYKDWNvbmZpZ19zb3VyY2UYCCABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIssBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxIQCghkcmFpbmluZxgFIAEoCBIRCgl3b3JrX2xlZnQYBiABKA0iqgEKDUJhY2tlbmRTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAQgASgJEg0KBXRvb2xzGAUgASgNEhEKCXJlc291cmNlcxgGIAEoDRIPCgdwcm9tcHRzGAcgASgNEgsKA2VyYRgIIAEoCRITCgtsaXN0ZWRfd2l0aBgJIAEoCSJaChFWaXJ0dWFsU2VydmVyVmlldxIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRItCgdlbnRyaWVzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuVmlld0VudHJ5ImEKCVZpZXdFbnRyeRIMCgRraW5kGAEgASgJEg8KB2V4cG9zZWQYAiABKAkSDwoHYmFja2VuZBgDIAEoCRIQCghvcmlnaW5hbBgEIAEoCRISCgpkZWNpZGVkX2J5GAUgASgJIqUDChdTdHJlYW1TbmFwc2hvdHNSZXNwb25zZRINCgVub25jZRgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEg4KBmRpZ2VzdBgEIAEoDBIRCglzdG9yZV91aWQYBSABKAkSLwoIc25hcHNob3QYBiABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdEgAEikKBWRlbHRhGAcgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRGVsdGFIABIxCgp1cF90b19kYXRlGAggASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuVXBUb0RhdGVIABIpCgVkcmFpbhgJIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRyYWluSAASOgoOc2Vzc2lvbnNfcXVlcnkYCiABKAsyIC52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uc1F1ZXJ5SAASNAoLZHJhaW5fb3JkZXIYCyABKAsyHS52bWNwLmRpc2NvdmVyeS52MS5EcmFpbk9yZGVySABCCQoHcGF5bG9hZCJfCghTbmFwc2hvdBI2CglyZXNvdXJjZXMYASADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEgwKBHBhcnQYAiABKA0SDQoFcGFydHMYAyABKA0iZQoFRGVsdGESFAoMYmFzZV92ZXJzaW9uGAEgASgJEjQKB3Vwc2VydHMYAiADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEhAKCHJlbW92YWxzGAMgAygJIgoKCFVwVG9EYXRlIkcKBURyYWluEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFsdGVybmF0aXZlcxgCIAMoCSIbCgpEcmFpbk9yZGVyEg0KBWRyYWluGAEgASgIIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
 
 /**
  * From the proxy.
@@ -131,7 +131,7 @@ export type Hello = Message<"vmcp.discovery.v1.Hello"> & {
 
   /**
    * Optional abilities, by name. `sessions-query`: answers SessionsQuery. `delta`: takes a Delta. `parts`: takes a Snapshot in
-   * several parts.
+   * several parts. `drain`: takes a DrainOrder.
    *
    * @generated from field: repeated string features = 7;
    */
@@ -332,6 +332,20 @@ export type StatusReport = Message<"vmcp.discovery.v1.StatusReport"> & {
    * @generated from field: repeated vmcp.discovery.v1.VirtualServerView views = 4;
    */
   views: VirtualServerView[];
+
+  /**
+   * It takes no new work, as it was told.
+   *
+   * @generated from field: bool draining = 5;
+   */
+  draining: boolean;
+
+  /**
+   * Calls and streams that it has; only while it takes no new work.
+   *
+   * @generated from field: uint32 work_left = 6;
+   */
+  workLeft: number;
 };
 
 /**
@@ -583,6 +597,15 @@ export type StreamSnapshotsResponse = Message<"vmcp.discovery.v1.StreamSnapshots
      */
     value: SessionsQuery;
     case: "sessionsQuery";
+  } | {
+    /**
+     * Whether to take new work. Only to proxies that named the feature `drain`; comes as SessionsQuery does, and is answered by the
+     * next StatusReport.
+     *
+     * @generated from field: vmcp.discovery.v1.DrainOrder drain_order = 11;
+     */
+    value: DrainOrder;
+    case: "drainOrder";
   } | { case: undefined; value?: undefined };
 };
 
@@ -708,6 +731,28 @@ export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 13);
 
 /**
+ * Take no new work from now on: be unready, end the streams of sessions, go on with what is there. Or take it again. Holds until the next
+ * one; a proxy that has been given none takes work.
+ *
+ * @generated from message vmcp.discovery.v1.DrainOrder
+ */
+export type DrainOrder = Message<"vmcp.discovery.v1.DrainOrder"> & {
+  /**
+   * Take none.
+   *
+   * @generated from field: bool drain = 1;
+   */
+  drain: boolean;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.DrainOrder.
+ * Use `create(DrainOrderSchema)` to create a new message.
+ */
+export const DrainOrderSchema: GenMessage<DrainOrder> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 14);
+
+/**
  * One named part of a snapshot.
  *
  * @generated from message vmcp.discovery.v1.SnapshotResource
@@ -740,7 +785,7 @@ export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
  * Use `create(SnapshotResourceSchema)` to create a new message.
  */
 export const SnapshotResourceSchema: GenMessage<SnapshotResource> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 14);
+  messageDesc(file_vmcp_discovery_v1_discovery, 15);
 
 /**
  * One virtual server with its references resolved.
@@ -768,7 +813,7 @@ export type VirtualServerConfig = Message<"vmcp.discovery.v1.VirtualServerConfig
  * Use `create(VirtualServerConfigSchema)` to create a new message.
  */
 export const VirtualServerConfigSchema: GenMessage<VirtualServerConfig> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 15);
+  messageDesc(file_vmcp_discovery_v1_discovery, 16);
 
 /**
  * The sessions that no proxy may serve. Absent from a snapshot when there are none. They only ever take away, so a proxy obeys them
@@ -790,7 +835,7 @@ export type Revocations = Message<"vmcp.discovery.v1.Revocations"> & {
  * Use `create(RevocationsSchema)` to create a new message.
  */
 export const RevocationsSchema: GenMessage<Revocations> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 16);
+  messageDesc(file_vmcp_discovery_v1_discovery, 17);
 
 /**
  * Which sessions; as in vmcp.resource.v1.Revocation, of which exactly one of `session`, `subject` and `all` is set.
@@ -846,7 +891,7 @@ export type Revocation = Message<"vmcp.discovery.v1.Revocation"> & {
  * Use `create(RevocationSchema)` to create a new message.
  */
 export const RevocationSchema: GenMessage<Revocation> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 17);
+  messageDesc(file_vmcp_discovery_v1_discovery, 18);
 
 /**
  * Asks a proxy for its client sessions. The filters hold together.
@@ -895,7 +940,7 @@ export type SessionsQuery = Message<"vmcp.discovery.v1.SessionsQuery"> & {
  * Use `create(SessionsQuerySchema)` to create a new message.
  */
 export const SessionsQuerySchema: GenMessage<SessionsQuery> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 18);
+  messageDesc(file_vmcp_discovery_v1_discovery, 19);
 
 /**
  * Answers a SessionsQuery. One answer each; more, and answers to what was not asked or is over, are ignored.
@@ -937,7 +982,7 @@ export type SessionsReport = Message<"vmcp.discovery.v1.SessionsReport"> & {
  * Use `create(SessionsReportSchema)` to create a new message.
  */
 export const SessionsReportSchema: GenMessage<SessionsReport> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 19);
+  messageDesc(file_vmcp_discovery_v1_discovery, 20);
 
 /**
  * One client session. Its id is a secret of its client and never travels.
@@ -1036,7 +1081,7 @@ export type SessionInfo = Message<"vmcp.discovery.v1.SessionInfo"> & {
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema: GenMessage<SessionInfo> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 20);
+  messageDesc(file_vmcp_discovery_v1_discovery, 21);
 
 /**
  * Where a proxy has what it runs from.
