@@ -78,6 +78,23 @@ program
   });
 
 program
+  .command("analyze")
+  .description("what is wrong, unused or not safe: exit code 79 when something is found")
+  .option("-f, --filename <path...>", "as if these were applied: file, folder, or - for standard input")
+  .option("--offline", "look at the files alone, without a control plane", false)
+  .addOption(format())
+  .option("--suppress <code=name...>", "do not report this code for this resource; * stands for anything", [])
+  .addOption(
+    new Option("--fail-on <severity>", "what is bad enough for exit code 79")
+      .choices(["info", "warning", "error", "never"])
+      .default("warning"),
+  )
+  .option("--codes", "show what each code means", false)
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/analyze.ts")).analyze({ ...globals(), ...options }, output)),
+  );
+
+program
   .command("delete <kind> [name]")
   .description("delete one resource")
   .addOption(format())

@@ -25,13 +25,15 @@ import { isFile, openStore } from "./store/open.ts";
 import { type Store, StoreError } from "./store/store.ts";
 
 export type { SecurityChoice } from "./admin/security.ts";
+export { analyze } from "./analysis/analyze.ts";
+export { codes as findingCodes, type FindingSeverity } from "./analysis/findings.ts";
 export { blocking, problemLine } from "./compiler/problem-text.ts";
 export { type DesktopServer, readDesktopServers } from "./config/desktop-servers.ts";
-export { loadConfig } from "./config/load.ts";
+export { type LoadResult, loadConfig } from "./config/load.ts";
 export { lookOnce } from "./discovery/look-once.ts";
 export { type DiscoveryChoice, isProviderName, providerNames } from "./discovery/registry.ts";
 export { ControlPlaneError } from "./errors.ts";
-export { formatReport, hasErrors, type Problem, problemToJson } from "./resources/problems.ts";
+export { formatPath, formatReport, hasErrors, type Place, type Problem, problemToJson } from "./resources/problems.ts";
 
 export interface ControlPlaneOptions {
   /**

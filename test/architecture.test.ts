@@ -23,7 +23,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["index"],
     ["admin"],
     ["reconcile"],
-    ["push", "discovery"],
+    ["push", "discovery", "analysis"],
     ["trust", "compiler", "config"],
     ["store"],
     ["resources"],

@@ -1,7 +1,7 @@
 // What `-f` names: a file, a folder or standard input, parsed into resources or refused with the whole report.
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { blocking, formatReport, loadConfig, type Problem } from "../../control-plane/index.ts";
+import { blocking, formatReport, type LoadResult, loadConfig, type Place, type Problem } from "../../control-plane/index.ts";
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 
@@ -10,6 +10,8 @@ const stdinBytesMax = 1024 * 1024;
 export interface Declared {
   readonly resources: readonly Resource[];
   readonly warnings: readonly Problem[];
+  /** Where something about a resource stands; undefined when that is in none of the files. */
+  locate(resource: string, path: Problem["path"]): Place | undefined;
 }
 
 /** Reads all paths. Throws ExitError 65 with every problem of every file, or when a name is declared twice. */
@@ -18,6 +20,7 @@ export async function readDeclared(paths: readonly string[]): Promise<Declared> 
   const resources: Resource[] = [];
   const problems: Problem[] = [];
   const places = new Map<string, string>();
+  const locators = new Map<string, LoadResult["locate"]>();
   for (const file of files) {
     const text = await (file === "-" ? readStdin() : read(file));
     const loaded = loadConfig(text, { file: file === "-" ? "<stdin>" : file, partial: true });
@@ -27,12 +30,13 @@ export async function readDeclared(paths: readonly string[]): Promise<Declared> 
       if (other !== undefined && other !== file)
         throw new ExitError(exitCodes.badInput, `${resource.name} is declared in ${other} and in ${file}`);
       places.set(resource.name, file);
+      locators.set(resource.name, loaded.locate);
       resources.push(resource);
     }
   }
   if (blocking(problems).length > 0) throw new ExitError(exitCodes.badInput, `the files are not valid\n\n${reportOf(problems)}`);
   if (resources.length === 0) throw new ExitError(exitCodes.badInput, `nothing is declared in ${paths.join(", ")}`);
-  return { resources, warnings: problems };
+  return { resources, warnings: problems, locate: (resource, path) => locators.get(resource)?.(resource, path) };
 }
 
 /** The report of problems, for standard error; several lines without a newline at the end. */

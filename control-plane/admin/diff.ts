@@ -1,7 +1,6 @@
 // What an apply would change, field by field, without showing secrets.
 import { create, fromJson, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
-import { ProxyState } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import {
   type DiffResourcesRequest,
   type FieldDiff,
@@ -11,6 +10,8 @@ import {
 } from "../../proto/gen/vmcp/admin/v1/diff_pb.ts";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Fleet } from "../push/fleet.ts";
+import { isHeard, isSameContent } from "../push/rows.ts";
+import type { WholeFleet } from "../push/whole-fleet.ts";
 import { differences } from "../resources/differences.ts";
 import type { Changed, Listing } from "../store/store.ts";
 import type { Caller } from "./caller.ts";
@@ -19,11 +20,12 @@ import type { Editor } from "./edit.ts";
 
 export interface DifferOptions {
   readonly editor: Editor;
-  readonly fleet: Pick<Fleet, "proxies" | "target">;
+  readonly fleet: Pick<Fleet, "target">;
+  readonly wholeFleet: Pick<WholeFleet, "proxies">;
 }
 
 /** Throws AdminError when what is given is not valid, as an apply would. */
-export async function diffResources({ editor, fleet }: DifferOptions, request: DiffResourcesRequest, caller: Caller) {
+export async function diffResources({ editor, fleet, wholeFleet }: DifferOptions, request: DiffResourcesRequest, caller: Caller) {
   const { resources, prune } = request;
   const { plan, reason } = apply({ resources, prune, reason: "", expectedRevision: 0n });
   let seen: Listing = { revision: 0n, resources: [] };
@@ -36,8 +38,8 @@ export async function diffResources({ editor, fleet }: DifferOptions, request: D
   const asked = new Set(resources.map(({ name }) => name));
   const unchanged = seen.resources.filter(({ name }) => asked.has(name) && !changed.has(name));
   const same = unchanged.map(({ name, etag }) => create(ResourceDiffSchema, { name, action: "unchanged", etag }));
-  const isAnother = edited.version !== fleet.target()?.version;
-  const connected = fleet.proxies().filter(({ state }) => state !== ProxyState.DISCONNECTED);
+  const isAnother = !isSameContent(edited.version, fleet.target()?.version ?? "");
+  const connected = wholeFleet.proxies().filter(isHeard);
   return {
     diffs: [...[...changed.values()].map(resourceDiff), ...same].sort((a, b) => (a.name < b.name ? -1 : 1)),
     revision: seen.revision,

@@ -9,6 +9,7 @@ import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import type { WholeFleet } from "../push/whole-fleet.ts";
 import type { Store } from "../store/store.ts";
+import { analyzeConfig } from "./analyze.ts";
 import { auditPage, auditVerdict } from "./audit.ts";
 import { type Caller, callerOf } from "./caller.ts";
 import { apply, createOne, notFound, remove, toResourceChange, update } from "./declare.ts";
@@ -32,7 +33,7 @@ export interface AdminOptions {
   readonly fleet: Fleet;
   readonly wholeFleet: WholeFleet;
   readonly editor: Editor;
-  readonly discovery: Pick<Discovery, "status" | "current">;
+  readonly discovery: Pick<Discovery, "isOn" | "status" | "current">;
   readonly log: Log;
   /** Why writes are refused; undefined when they are not. Dry runs always work, and so does what concerns sessions. */
   readonly readOnlyReason: string | undefined;
@@ -96,7 +97,8 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     createResource: answering(writing(AdminService.method.createResource, createOne)),
     updateResource: answering(writing(AdminService.method.updateResource, update)),
     deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
-    diffResources: answering((request, caller) => diffResources({ editor, fleet }, request, caller)),
+    analyzeConfig: answering((request) => analyzeConfig({ store, fleet, wholeFleet, discovery }, request)),
+    diffResources: answering((request, caller) => diffResources({ editor, fleet, wholeFleet }, request, caller)),
     listResources: answering((request) => pageOf(store, request)),
     getResource: answering(async ({ name }) => {
       checkName(name);

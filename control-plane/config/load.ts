@@ -1,6 +1,6 @@
 // The text of a configuration file → resources, and every problem with its place in the text.
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
-import { type Problem, printable } from "../resources/problems.ts";
+import { type Place, type Problem, printable } from "../resources/problems.ts";
 import { type Declared, referenceProblems } from "../resources/references.ts";
 import { namelessPrefix, readDocument } from "./documents.ts";
 import { effectsOf } from "./effects.ts";
@@ -15,6 +15,8 @@ export interface LoadResult {
   readonly resources: Resource[];
   /** In the order of the file. Warnings and refusals name what has no effect in this version. */
   readonly problems: Problem[];
+  /** Where something about a resource stands in the text: its value, or the nearest above it. Undefined when it is not of this text. */
+  locate(resource: string, path: Problem["path"]): Place | undefined;
 }
 
 export interface LoadOptions {
@@ -33,7 +35,8 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false, 
   const { text, fault } = readText(input);
   if (fault !== undefined) {
     const hidden = secretRanges(text, []);
-    return { resources: [], problems: [printable(faultProblem(fault, file, indexLines(text, hidden), text, hidden))] };
+    const problem = printable(faultProblem(fault, file, indexLines(text, hidden), text, hidden));
+    return { resources: [], problems: [problem], locate: () => undefined };
   }
   const { documents, faults } = parseDocuments(text);
   const masks = secretRanges(text, documents);
@@ -43,6 +46,7 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false, 
     return {
       resources: [],
       problems: [{ severity: "error", ...emptyText, path: [], place: lines.place(file, { start: 0, end: 1 }) }],
+      locate: () => undefined,
     };
 
   const resources: Resource[] = [];
@@ -91,7 +95,15 @@ export function loadConfig(input: string | Uint8Array, { file, partial = false, 
       .map(({ problem, range }) => ({ problem: { ...problem, range }, start: range.start })),
   );
   const problems = placed.sort(inOrder).map(({ problem }) => problem);
-  return { resources, problems: cut(problems, file, lines) };
+
+  function locate(resource: string, path: Problem["path"]): Place | undefined {
+    const plain = owners.get(resource);
+    if (plain === undefined) return undefined;
+    const problem = { severity: "warning", message: "", resource, path } as const;
+    return lines.place(file, rangeOf({ ...problem, path: pathInDocument(problem, plain) }, plain));
+  }
+
+  return { resources, problems: cut(problems, file, lines), locate };
 }
 
 const emptyText = {

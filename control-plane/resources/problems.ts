@@ -18,6 +18,8 @@ export interface Problem {
   readonly path: readonly (string | number)[];
   /** The culprit is the last key of the path itself, not its value. */
   readonly onKey?: boolean;
+  /** Something is named that is not declared. */
+  readonly isReference?: boolean;
   /** Where in the text; unset for what did not come from a text. */
   readonly place?: Place;
 }

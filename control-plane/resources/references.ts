@@ -66,7 +66,7 @@ export function referenceProblems(all: readonly Declared[], { isPartial, discove
     if (members !== undefined) workloadProblems({ value, members, hasOwn, mayGrow: discovered !== undefined && !hasOwn }, report);
   }
   if (!isPartial) problems.push(...policyProblems(all, discovered !== undefined));
-  return problems;
+  return problems.map((problem) => ({ ...problem, isReference: true }));
 }
 
 type Report = (severity: Problem["severity"], path: Path, message: string, hint?: string) => void;
