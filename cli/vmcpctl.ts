@@ -4,9 +4,11 @@ import { Command, CommanderError, InvalidArgumentError, Option, type OptionValue
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
+import type { GlobalOptions } from "./vmcpctl/connection.ts";
 import { kindsHelp } from "./vmcpctl/kinds.ts";
-import { formats, standardOutput } from "./vmcpctl/output.ts";
+import { formats, type Output, standardOutput } from "./vmcpctl/output.ts";
 import { keysLast } from "./vmcpctl/session-keys.ts";
+import { addTrustCommands } from "./vmcpctl/trust-commands.ts";
 
 const output = standardOutput();
 
@@ -23,7 +25,14 @@ const prune = () => new Option("--prune", "delete what the files do not declare"
 const program = new Command("vmcpctl")
   .description("Declare groups, backends, virtual servers and auth policies, see what the proxies make of them, and end sessions")
   .version(softwareVersion)
-  .addOption(new Option("--server <host:port>", "control plane").env("VMCP_SERVER").default("127.0.0.1:7400"))
+  .addOption(
+    new Option("--server <address>", "control plane, host:port or unix:/path").env("VMCP_SERVER").default("127.0.0.1:7400"),
+  )
+  .addOption(new Option("--tls-ca <file>", "authority of its certificate; speaks TLS").env("VMCP_TLS_CA"))
+  .addOption(new Option("--tls", "speak TLS; its certificate is of a public authority").env("VMCP_TLS"))
+  .addOption(new Option("--tls-cert <file>", "certificate of yours, with --tls-key").env("VMCP_TLS_CERT"))
+  .addOption(new Option("--tls-key <file>", "its key").env("VMCP_TLS_KEY"))
+  .addOption(new Option("--token-file <file>", "bearer token of yours").env("VMCP_TOKEN_FILE"))
   .addOption(new Option("--request-timeout <duration>", "deadline of one call").argParser(parseMs).default(10_000, "10s"))
   .exitOverride()
   .showSuggestionAfterError()
@@ -117,7 +126,7 @@ program
     finish(command, async () => (await import("./vmcpctl/watch.ts")).watch({ kind }, { ...globals(), ...options }, output)),
   );
 
-const proxy = program.command("proxy").description("the proxies");
+const proxy = program.command("proxy").description("the proxies, and their certificates");
 
 proxy
   .command("status [name]")
@@ -252,9 +261,15 @@ program
     finish(command, async () => (await import("./vmcpctl/server-version.ts")).serverVersion(globals(), output)),
   );
 
-function globals() {
-  const { server, requestTimeout } = program.opts<{ server: string; requestTimeout: number }>();
-  return { server, requestTimeout };
+addTrustCommands({ program, proxy, format, run });
+
+function globals(): GlobalOptions {
+  return program.opts<GlobalOptions>();
+}
+
+/** For commands whose file is loaded when they run. */
+async function run(command: Command, work: (options: GlobalOptions, output: Output) => Promise<number>): Promise<void> {
+  await finish(command, () => work(globals(), output));
 }
 
 /** Runs a command; what it throws becomes one message and an exit code. `failure` replaces exit code 1 of errors. */

@@ -2,16 +2,18 @@
 import { hostname } from "node:os";
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
-import { type CallOptions, credentials, InterceptingCall, type Interceptor, type ServiceError, status } from "@grpc/grpc-js";
+import { type CallOptions, InterceptingCall, type Interceptor, type ServiceError, status } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
+import { TrustService } from "../../proto/gen/vmcp/admin/v1/trust_pb.ts";
 import { type Client, createClient } from "../../proto/grpc.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
+import { type ProofFiles, proofOf } from "./proof.ts";
 
 /** What every command takes. */
-export interface GlobalOptions {
-  /** `host:port`. */
+export interface GlobalOptions extends ProofFiles {
+  /** `host:port`, or `unix:/path`. */
   readonly server: string;
   /** Of one call, milliseconds. */
   readonly requestTimeout: number;
@@ -19,34 +21,45 @@ export interface GlobalOptions {
 
 export interface Connection extends Disposable {
   readonly admin: Client<typeof AdminService>;
+  readonly trust: Client<typeof TrustService>;
   /** For one unary call. */
   deadline(): CallOptions;
 }
 
-/** Connects with the first call. Close it, or the process stays. */
-export function connect({ server, requestTimeout }: GlobalOptions): Connection {
-  const admin = createClient(AdminService, server, credentials.createInsecure(), {
+/** Connects with the first call. Close it, or the process stays. Throws ExitError when what is to be shown can't be read. */
+export function connect(options: GlobalOptions): Connection {
+  const { server, requestTimeout } = options;
+  const { security, authorization } = proofOf(options);
+  const channelOptions = {
     // A control plane that vanished without a word ends a watch within a minute.
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.max_receive_message_length": 32 * 1024 * 1024,
-    interceptors: [sayingWho],
-  });
+    interceptors: [saying(authorization)],
+  };
+  const admin = createClient(AdminService, server, security, channelOptions);
+  const trust = createClient(TrustService, server, security, channelOptions);
   return {
-    admin,
+    ...{ admin, trust },
     deadline: () => ({ deadline: Date.now() + requestTimeout }),
-    [Symbol.dispose]: () => admin.close(),
+    [Symbol.dispose]() {
+      admin.close();
+      trust.close();
+    },
   };
 }
 
-/** For the history: who runs this program. The control plane marks it as what the caller says. */
-const sayingWho: Interceptor = (options, nextCall) =>
-  new InterceptingCall(nextCall(options), {
-    start(metadata, listener, next) {
-      metadata.set("vmcp-actor", whoRunsThis());
-      next(metadata, listener);
-    },
-  });
+/** Who runs this program: for the history, where it is marked as what the caller says, and with proof when there is a token. */
+function saying(authorization: string | undefined): Interceptor {
+  return (options, nextCall) =>
+    new InterceptingCall(nextCall(options), {
+      start(metadata, listener, next) {
+        metadata.set("vmcp-actor", whoRunsThis());
+        if (authorization !== undefined) metadata.set("authorization", authorization);
+        next(metadata, listener);
+      },
+    });
+}
 
 /** `alice@laptop`, in characters that metadata may have. */
 function whoRunsThis(): string {

@@ -17,7 +17,7 @@ import { AdminError, toServiceError } from "./errors.ts";
 const recheckMs = 10_000;
 
 export interface GuardOptions {
-  readonly trust: Pick<Trust, "isRevoked" | "currentBindings" | "changes" | "authority">;
+  readonly trust: Pick<Trust, "isRevoked" | "currentBindings" | "lookAgain" | "changes" | "authority">;
   /** Undefined: no bearer token is valid. */
   readonly bearer: Bearer | undefined;
   readonly denials: Denials;
@@ -88,6 +88,14 @@ export function createGuard({ trust, bearer, denials, log, nowMs }: GuardOptions
       : missing(peer, { role, group: places[0] });
   }
 
+  /** The same, after another look at the store for somebody known: he may have got the role from another control plane just now. */
+  async function finalRefusal(row: Row<unknown> | undefined, peer: Peer | undefined, request?: unknown) {
+    const refusal = refusalOf(row, peer, request);
+    if (refusal === undefined || peer === undefined || faultOf(peer)) return refusal;
+    await trust.lookAgain();
+    return refusalOf(row, peer, request);
+  }
+
   const interceptor =
     (isLocal: boolean): ServerInterceptor =>
     ({ path, responseStream }, call) => {
@@ -137,7 +145,7 @@ export function createGuard({ trust, bearer, denials, log, nowMs }: GuardOptions
         // Where anyone may call, one whose certificate does not count is like one who has none.
         if (row?.who === "anyone" && peer && faultOf(peer)) peer = undefined;
         names = namesOf(metadata, peer);
-        const refusal = refusalOf(row, peer);
+        const refusal = await finalRefusal(row, peer);
         if (refusal) throw refusal;
         const bindings = bindingsOf(peer);
         const isAdmin = peer?.kind === "local" || gives(bindings, { role: "admin", group: undefined });
@@ -153,10 +161,12 @@ export function createGuard({ trust, bearer, denials, log, nowMs }: GuardOptions
             onReceiveMetadata: (metadata, pass) => void admit(metadata).then(() => !isOver && pass(metadata), refuse),
             onReceiveMessage(message, pass) {
               targets = namesIn(message);
-              const refusal = peer === undefined && row?.who === "anyone" ? undefined : refusalOf(row, peer, message);
-              if (refusal) return refuse(refusal);
-              if (responseStream && row?.who !== "proxy") watch(message);
-              if (!isOver) pass(message);
+              void finalRefusal(row, peer, message).then((refusal) => {
+                if (refusal) return refuse(refusal);
+                if (isOver) return;
+                if (responseStream && row?.who !== "proxy") watch(message);
+                pass(message);
+              });
             },
             onCancel: () => {
               isOver = true;

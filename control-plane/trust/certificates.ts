@@ -58,7 +58,7 @@ export interface Certificates {
   issueOperator(name: string, request: Uint8Array, ttlMs: number | undefined, by: Attempt): Promise<IssuedOperator>;
   /** By identity, newest first. */
   list(): Promise<CertificateRow[]>;
-  /** All that are valid of a proxy's name or of a SPIFFE id. */
+  /** All of a proxy's name or of a SPIFFE id that are good for anything. */
   revoke(name: string, by: Attempt): Promise<CertificateRow[]>;
   /** Serial numbers that are refused. */
   denied(): Promise<ReadonlySet<string>>;
@@ -112,9 +112,10 @@ export function createCertificates({ records, authority, tokens, nowMs, ...optio
     const isMeant = parseSpiffeId(name)
       ? ({ identity }: StoredCertificate) => identity === name
       : ({ identity, name: its }: StoredCertificate) => its === name && parseSpiffeId(identity)?.kind === "proxy";
-    const valid = (await shelf.list()).filter(({ value }) => isMeant(value) && isLive(value, nowMs()));
-    if (valid.length === 0) throw new TrustError("not_found", `"${name}" has no certificate that is valid`);
-    const revoked = valid.map((kept) => ({ kept, value: { ...kept.value, revokedMs: nowMs() } }));
+    // Those that have ended too: with a token their keys would still prove whose they were.
+    const held = (await shelf.list()).filter(({ value }) => isMeant(value) && isLive(value, nowMs() - graceMs));
+    if (held.length === 0) throw new TrustError("not_found", `"${name}" has no certificate to revoke`);
+    const revoked = held.map((kept) => ({ kept, value: { ...kept.value, revokedMs: nowMs() } }));
     await records.change(
       revoked.flatMap(({ kept, value }) => [shelf.replace(kept, value), denials.add(kept.id, { expiresMs: value.expiresMs })]),
       by,

@@ -12,6 +12,8 @@ import { createTokens, type Tokens } from "./tokens.ts";
 // What another control plane revoked is refused here within this.
 const refreshMs = 5_000;
 
+const gapMs = 1_000;
+
 export interface Trust extends AsyncDisposable {
   /** Undefined: this control plane makes no certificates, and serves only its own machine. */
   readonly authority: Authority | undefined;
@@ -21,6 +23,8 @@ export interface Trust extends AsyncDisposable {
   isRevoked(serial: string): boolean;
   /** Of everybody, sorted by name. */
   currentBindings(): readonly Binding[];
+  /** Reads again what the store knows, unless that was done within the last second: for who may have got a right elsewhere just now. */
+  lookAgain(): Promise<void>;
   /** Wakes when somebody may have lost a right. */
   readonly changes: Pick<ChangeFeed, "next">;
 }
@@ -48,9 +52,11 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
   const tokens = createTokens(records, authority, nowMs);
   const certificates = createCertificates({ records, authority, tokens, nowMs, proxyTtlMs: options.proxyCertificateTtlMs });
   const bindings = createBindings(records);
+  let readMs = nowMs();
   let [denied, bound] = await Promise.all([certificates.denied(), bindings.list()]);
 
   async function refresh(): Promise<void> {
+    readMs = nowMs();
     try {
       [denied, bound] = await Promise.all([certificates.denied(), bindings.list()]);
       feed.wake();
@@ -72,6 +78,9 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
     changes: feed,
     isRevoked: (serial) => denied.has(serial),
     currentBindings: () => bound,
+    async lookAgain() {
+      if (nowMs() - readMs >= gapMs) await refresh();
+    },
     async [Symbol.asyncDispose]() {
       stop.abort();
       await following;

@@ -10,6 +10,9 @@ import { type Identity, loadIdentity, saveIdentity } from "./identity.ts";
 // So that half of its life is left for control planes that are away; and not all of a fleet in one moment.
 const renewAt = { share: 0.5, jitter: 0.1 };
 
+// How soon a token is noticed that was put there.
+const lookMs = 1_000;
+
 const retryMs = { first: 1_000, most: 5 * 60_000 };
 
 export interface EnrolmentOptions {
@@ -41,8 +44,9 @@ export async function keepEnrolled(options: EnrolmentOptions): Promise<Enrolment
 
   async function keep(): Promise<void> {
     for (let failures = 0; !stop.signal.aborted; ) {
-      const dueMs = failures > 0 || isRefused || !identity ? 0 : renewInMs(identity, Date.now());
-      await pause(failures === 0 ? dueMs : Math.min(retryMs.most, retryMs.first * 2 ** failures) * (0.5 + Math.random() / 2));
+      const dueMs = isRefused || !identity ? 0 : renewInMs(identity, Date.now());
+      const backoffMs = Math.min(retryMs.most, retryMs.first * 2 ** failures) * (0.5 + Math.random() / 2);
+      await pause(failures === 0 ? dueMs : backoffMs, failures > 0);
       if (stop.signal.aborted) return;
       try {
         const next = await obtain(options, identity, isRefused);
@@ -61,9 +65,16 @@ export async function keepEnrolled(options: EnrolmentOptions): Promise<Enrolment
     }
   }
 
-  async function pause(ms: number): Promise<void> {
+  /** After a failure another token ends the wait too: it is what an operator brings. */
+  async function pause(ms: number, hasFailed: boolean): Promise<void> {
     waiting = new AbortController();
-    await sleep(ms, undefined, { signal: AbortSignal.any([stop.signal, waiting.signal]) }).catch(() => undefined);
+    const signal = AbortSignal.any([stop.signal, waiting.signal]);
+    const token = hasFailed ? await readToken(options) : undefined;
+    for (const endMs = Date.now() + ms; !signal.aborted && Date.now() < endMs; ) {
+      const stepMs = hasFailed ? Math.min(lookMs, endMs - Date.now()) : endMs - Date.now();
+      await sleep(stepMs, undefined, { signal }).catch(() => undefined);
+      if (hasFailed && (await readToken(options)) !== token) return;
+    }
   }
 
   const keeping = keep();
@@ -80,6 +91,11 @@ export async function keepEnrolled(options: EnrolmentOptions): Promise<Enrolment
       await keeping;
     },
   };
+}
+
+/** Undefined when there is none to read. */
+async function readToken({ tokenFile }: EnrolmentOptions): Promise<string | undefined> {
+  return tokenFile === undefined ? undefined : await readFile(tokenFile, "utf8").catch(() => undefined);
 }
 
 function renewInMs({ notBeforeMs, notAfterMs }: Identity, nowMs: number): number {
@@ -100,9 +116,11 @@ async function obtain(options: EnrolmentOptions, identity: Identity | undefined,
   }
 }
 
-async function withToken({ controlPlanes, name, tokenFile }: EnrolmentOptions, before: Identity | undefined): Promise<Identity> {
+async function withToken(options: EnrolmentOptions, before: Identity | undefined): Promise<Identity> {
+  const { controlPlanes, name, tokenFile } = options;
   if (tokenFile === undefined) throw new Error("the certificate has ended; give it a fresh token with --enrol-token-file");
-  const token = await readFile(tokenFile, "utf8");
+  const token = await readToken(options);
+  if (token === undefined) throw new Error(`there is no token to read in ${tokenFile}`);
   return first(controlPlanes, (address) => enrol(address, { name, token, before }));
 }
 

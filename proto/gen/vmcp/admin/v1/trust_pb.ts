@@ -355,7 +355,7 @@ export const RevokeCertificatesRequestSchema: GenMessage<RevokeCertificatesReque
  */
 export type RevokeCertificatesResponse = Message<"vmcp.admin.v1.RevokeCertificatesResponse"> & {
   /**
-   * Those that were valid.
+   * Those that were good for anything: also some that had ended, and could have been renewed with a token.
    *
    * @generated from field: repeated vmcp.admin.v1.Certificate certificates = 1;
    */
