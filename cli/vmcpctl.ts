@@ -104,6 +104,19 @@ program
   );
 
 program
+  .command("route <virtual-server> <tool>")
+  .description("where a call goes and what decides it: exit code 0 when it gets there, 1 when not")
+  .option("--as <subject>", "who calls; without this and the next two: somebody who has not signed in")
+  .option("--scope <scope...>", "scopes of the caller's token", [])
+  .option("--claims <json>", "other claims of the caller's token")
+  .addOption(format())
+  .action(async (virtualServer, tool, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/route.ts")).route(virtualServer, tool, { ...globals(), ...options }, output),
+    ),
+  );
+
+program
   .command("delete <kind> [name]")
   .description("delete one resource")
   .addOption(format())

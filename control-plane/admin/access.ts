@@ -36,6 +36,7 @@ const admin = {
   // As an apply, so that a diff shows nobody what he could not change.
   diffResources: { who: "change", by: "editor" },
   analyzeConfig: { who: "viewer" },
+  explainRoute: { who: "viewer" },
   createResource: { who: "change", by: "editor" },
   updateResource: { who: "change", by: "editor" },
   deleteResource: { who: "change", by: "editor" },

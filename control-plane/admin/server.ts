@@ -21,6 +21,7 @@ import { revisionOf, revisionsPage, rollBack } from "./history.ts";
 import { pageOf } from "./pages.ts";
 import { providersResponse } from "./providers.ts";
 import { checkName } from "./requests.ts";
+import { routeOf } from "./route.ts";
 import { listSessions, revoke } from "./sessions.ts";
 import { proxiesOf, streamProxies, streamResources } from "./watch.ts";
 import { createWriting } from "./write.ts";
@@ -98,6 +99,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     updateResource: answering(writing(AdminService.method.updateResource, update)),
     deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
     analyzeConfig: answering((request) => analyzeConfig({ store, fleet, wholeFleet, discovery }, request)),
+    explainRoute: answering((request) => routeOf({ store, fleet, wholeFleet, discovery }, request)),
     diffResources: answering((request, caller) => diffResources({ editor, fleet, wholeFleet }, request, caller)),
     listResources: answering((request) => pageOf(store, request)),
     getResource: answering(async ({ name }) => {
