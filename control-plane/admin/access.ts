@@ -131,8 +131,10 @@ export function gives(bindings: readonly { readonly role: Role; readonly group: 
 /** Any of these, anywhere, is enough to try a change. */
 export const changingRoles: readonly Role[] = ["editor", "operator", "security-admin"];
 
-/** All that a change takes. `by` is the role for what is no policy and no revocation. */
+/** All that a change takes. `by` is the role for what is no policy and no revocation. What alters nothing is only seen. */
 export function rightsFor({ name, before, after }: Changed, by: Role): Right[] {
+  if (before !== undefined && before === after)
+    return [{ role: "viewer", group: virtualServerOf(before)?.groupRef || groupOf(name) }];
   switch (parseName(name)?.kind) {
     case "groups":
     case "backends":

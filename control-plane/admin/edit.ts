@@ -137,10 +137,14 @@ export function pruned(present: Listing, resources: readonly Resource[]): Change
   return gone.map(({ name }) => ({ name, resource: undefined }));
 }
 
-/** Both sides of every change, also of those that alter nothing: their answers show what is there. */
+/** Both sides of every change; the same one twice of those that alter nothing, whose answers show what is there. */
 function planned({ resources }: Listing, changes: readonly Change[]): Changed[] {
   const present = new Map(resources.map((resource) => [resource.name, resource]));
-  return changes.map(({ name, resource }) => ({ name, before: present.get(name), after: resource }));
+  return changes.map(({ name, resource }) => {
+    const before = present.get(name);
+    const isSame = before !== undefined && resource !== undefined && etagOf(contentBytes(resource)) === before.etag;
+    return { name, before, after: isSame ? before : resource };
+  });
 }
 
 /** The set as it would be, checked against the etags that the changes expect. */

@@ -38,6 +38,8 @@ export interface Authority {
   readonly bundle: string;
   /** SHA-256 of its public key, as tokens carry it. */
   readonly pin: Buffer;
+  /** The same of everything in the bundle. */
+  readonly pins: readonly Buffer[];
   /** Whether this authority, or one that it trusts, has signed this. Says nothing of its dates. */
   hasSigned(certificate: X509Certificate): boolean;
   /** Throws TrustError `invalid` when the request is none, or its key is not P-256. */
@@ -76,9 +78,8 @@ export async function openAuthority(place: AuthorityPlace, trustDomain: string, 
   return {
     trustDomain,
     bundle: certificates.map((one) => one.toString()).join(""),
-    pin: createHash("sha256")
-      .update(own.publicKey.export({ type: "spki", format: "der" }))
-      .digest(),
+    pin: pinOf(own),
+    pins: certificates.map(pinOf),
     hasSigned: (certificate) => certificates.some((one) => certificate.checkIssued(one) && certificate.verify(one.publicKey)),
     async issue(request, { identity, usage, ttlMs }) {
       const { publicKey } = await readRequest(request);
@@ -104,6 +105,12 @@ export async function openAuthority(place: AuthorityPlace, trustDomain: string, 
       return { certificate, serial: new X509Certificate(certificate).serialNumber, notAfterMs: notAfter.getTime() };
     },
   };
+}
+
+function pinOf({ publicKey }: X509Certificate): Buffer {
+  return createHash("sha256")
+    .update(publicKey.export({ type: "spki", format: "der" }))
+    .digest();
 }
 
 const ellipticCurve = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };

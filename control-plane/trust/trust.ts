@@ -3,7 +3,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
-import type { Attempt, RecordChange, Store } from "../store/store.ts";
+import { ControlPlaneError } from "../errors.ts";
+import { type Attempt, type RecordChange, type Records, type Store, StoreError } from "../store/store.ts";
 import type { Authority } from "./authority.ts";
 import { type Binding, type Bindings, createBindings } from "./bindings.ts";
 import { type Certificates, createCertificates } from "./certificates.ts";
@@ -38,8 +39,12 @@ export interface TrustOptions {
   readonly nowMs: () => number;
 }
 
-/** Resolves when it knows what the store knows. Throws StoreError when the store does not answer then. */
+/**
+ * Resolves when it knows what the store knows. Throws StoreError when the store does not answer then, ControlPlaneError
+ * `trust_unusable` when what the store has is of another authority.
+ */
 export async function startTrust({ store, authority, log, nowMs, ...options }: TrustOptions): Promise<Trust> {
+  if (authority) await checkAuthority(store.records, authority);
   const feed = createChangeFeed();
   const stop = new AbortController();
   const records = {
@@ -86,4 +91,24 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
       await following;
     },
   };
+}
+
+/** Proxies that enrolled here would be refused there. An authority takes over from one that it trusts: that is how they are changed. */
+async function checkAuthority(records: Records, authority: Authority): Promise<void> {
+  const { pin, pins, trustDomain } = authority;
+  const known = await records.get("authorities", trustDomain);
+  const present = pin.toString("hex");
+  if (known?.body === present) return;
+  if (known && !pins.some((one) => one.toString("hex") === known.body))
+    throw new ControlPlaneError(
+      "trust_unusable",
+      `the certificates that this store knows are of another authority (public key ${known.body.slice(0, 16)}…, not ${present.slice(0, 16)}…): ` +
+        `give all control planes of a store the same one, with --ca-cert and --ca-key`,
+    );
+  const by = { actor: "vmcp", method: "startControlPlane", reason: "another authority", requestId: "" };
+  const change = { kind: "authorities", id: trustDomain, body: present, expectedVersion: known?.version ?? 0n };
+  await records.change([change], by).catch((error: unknown) => {
+    if (!(error instanceof StoreError) || error.code !== "conflict") throw error;
+    return checkAuthority(records, authority); // another control plane has written it in this moment
+  });
 }
