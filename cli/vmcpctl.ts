@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // vmcpctl: drives a control plane. Commands load what they need when they run, so that help is quick.
-import { Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
+import { Argument, Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
@@ -167,6 +167,38 @@ proxy
     finish(command, async () => (await import("./vmcpctl/drain.ts")).drain(name, { ...globals(), ...options }, output)),
   );
 
+const matching = (command: Command) =>
+  command
+    .addOption(group())
+    .option("--virtual-server <name>", "only calls to this virtual server")
+    .option("--workload <name>", "only calls to this backend")
+    .option("--tool <name>", "only calls of this tool or prompt, as clients know it")
+    .option("--status <what>", "ok, failed, or one outcome such as tool_error or backend_timeout")
+    .option("--proxy <name>", "only on this proxy")
+    .addOption(
+      new Option("-o, --output <format>", "how to show it; json: a document a line").choices(["table", "json"]).default("table"),
+    );
+
+matching(program.command("tap"))
+  .description("calls as they end, on all proxies: what was called, what came of it, how long it took; never what was said")
+  .addOption(new Option("--sample <number>", "one call in so many").argParser(parseLimit).default(1))
+  .addOption(new Option("--rate <number>", "at most so many a second from each control plane").argParser(parseLimit).default(100))
+  .addOption(new Option("--limit <number>", "end after so many").argParser(parseLimit))
+  .addOption(new Option("--for <duration>", "end after so long").argParser(parseMs))
+  .action(async (options, command) =>
+    finish(command, async () => (await import("./vmcpctl/tap.ts")).tap({ ...globals(), ...options }, output)),
+  );
+
+matching(program.command("top"))
+  .description("what is called most on all proxies, drawn anew on a terminal, once elsewhere")
+  .addArgument(new Argument("<what>").choices(["proxies", "workloads", "tools"]))
+  .addOption(new Option("--interval <duration>", "sum over so long, 1s or more").argParser(parseInterval).default(2_000, "2s"))
+  .addOption(new Option("--count <number>", "end after so many intervals").argParser(parseLimit))
+  .addOption(new Option("--limit <number>", "at most so many lines").argParser(parseLimit).default(20))
+  .action(async (what, options, command) =>
+    finish(command, async () => (await import("./vmcpctl/top.ts")).top(what, { ...globals(), ...options }, output)),
+  );
+
 const session = program.command("session").description("the sessions of MCP clients");
 
 session
@@ -320,6 +352,12 @@ function parseRevision(text: string): bigint {
   const digits = /^r?([1-9]\d{0,17})$/.exec(text)?.[1];
   if (digits === undefined) throw new InvalidArgumentError("expected the number of a revision, such as 12 or r12.");
   return BigInt(digits);
+}
+
+function parseInterval(text: string): number {
+  const ms = parseMs(text);
+  if (ms < 1_000) throw new InvalidArgumentError("expected 1s or more.");
+  return ms;
 }
 
 function parseMs(text: string): number {

@@ -64,6 +64,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     state: serving.state,
     listSessions: serving.list,
     setDrained: serving.setDrained,
+    openTap: serving.openTap,
     bootstrapSnapshot: options.bootstrapSnapshot,
     log,
     onLive: (version) => options.onLive?.(version),
@@ -91,9 +92,9 @@ interface Server extends Leader {
 async function startOne(options: EngineOptions): Promise<Server> {
   const engine = await startEngine(options);
   const { live, state } = engine;
-  const { address, self, list, setDrained, drain } = engine.serving;
+  const { address, self, list, setDrained, openTap, drain } = engine.serving;
   const dispose = () => engine[Symbol.asyncDispose]();
-  return { address, instanceId: self.instance, live, state, list, setDrained, drain, [Symbol.asyncDispose]: dispose };
+  return { address, instanceId: self.instance, live, state, list, setDrained, openTap, drain, [Symbol.asyncDispose]: dispose };
 }
 
 async function startMany(options: LeaderOptions): Promise<Server> {

@@ -12,6 +12,7 @@ import { metrics } from "./ingress/metrics.ts";
 import { type ConfigFacts, configStatus, type OwnStatus, type Pages, status } from "./ingress/probes.ts";
 import { keptForStreams } from "./ingress/session-streams.ts";
 import { createSseEndpoint } from "./ingress/sse-endpoint.ts";
+import { callerHash } from "./ingress/tapped.ts";
 import type { Keys } from "./mcp/seal.ts";
 import type { Self } from "./methods/call.ts";
 import { tellSignedIn } from "./methods/sign-in.ts";
@@ -39,6 +40,7 @@ import type { Session } from "./session/session.ts";
 import { createSessions, type Sessions } from "./session/sessions.ts";
 import { createStreamIds } from "./session/stream-ids.ts";
 import { type Family, textOf } from "./telemetry/exposition.ts";
+import { createTap, type OpenTap } from "./telemetry/tap.ts";
 
 export interface ServingOptions {
   readonly host: string;
@@ -110,6 +112,8 @@ export interface Serving extends AsyncDisposable {
   join(): Promise<string>;
   /** What this process says of itself. */
   readonly pages: { status(): OwnStatus; metrics(): readonly Family[] };
+  /** Tells of calls while somebody asks. */
+  readonly openTap: OpenTap;
   /** Takes no new work, in that whoever sends here is told to send elsewhere, or takes it again. */
   setDrained(isWanted: boolean): void;
   /** Calls and streams that are left while it takes no new work; undefined while it does. */
@@ -173,8 +177,10 @@ export async function startServing(
   const relay = createRelay({ keys, sessions: everyone.all, address: () => self.address, log });
   const connections = createConnectionBound(options.connectionsMax ?? connectionsMaxDefault);
   const overload = createOverload(options.overload ?? {}, { log, connections });
+  const tap = createTap();
   const shared = {
     ...{ relay, owners, overload, log },
+    tap: Object.assign(tap, { identityOf: callerHash(keys) }),
     tokens: createCallerTokens(keys),
     bodyBytesMax: options.bodyBytesMax ?? 1024 * 1024,
     publicUrl: options.publicUrl,
@@ -278,6 +284,7 @@ export async function startServing(
     },
     join: () => listen(server, options),
     pages: own,
+    openTap: tap.open,
     setDrained(isWanted) {
       if (isWanted && !isDrained) endStreams();
       isDrained = isWanted;
@@ -294,6 +301,7 @@ export async function startServing(
       await callers[Symbol.asyncDispose]();
       await owners[Symbol.asyncDispose]();
       overload[Symbol.dispose]();
+      tap[Symbol.dispose]();
     },
   };
 }

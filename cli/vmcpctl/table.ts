@@ -30,6 +30,19 @@ export function age(fromMs: number | undefined, nowMs: number): string {
   return seconds < 172_800 ? `${Math.floor(seconds / 3600)}h` : `${Math.floor(seconds / 86_400)}d`;
 }
 
+/** `0.4 ms`, `12 ms`, `3.2 s`. */
+export function msText(ms: number): string {
+  if (ms < 10) return `${ms.toFixed(1)} ms`;
+  return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+/** `312 B`, `4.1 kB`, `12 MB`. */
+export function bytesText(bytes: number): string {
+  const unit = ["B", "kB", "MB", "GB"].find((_, at) => bytes < 1000 ** (at + 1)) ?? "GB";
+  const value = bytes / 1000 ** ["B", "kB", "MB", "GB"].indexOf(unit);
+  return `${unit === "B" || value >= 10 ? Math.round(value) : value.toFixed(1)} ${unit}`;
+}
+
 // East Asian wide and emoji take two columns; close enough for names.
 const wide =
   /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u;

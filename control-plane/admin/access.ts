@@ -48,6 +48,8 @@ const admin = {
   listProxies: { who: "viewer" },
   watchProxies: { who: "viewer" },
   drainProxy: { who: "operator" },
+  tapCalls: { who: "operator", group: ({ filter }) => filter?.group || undefined },
+  sumCalls: { who: "operator", group: ({ filter }) => filter?.group || undefined },
   getRollout: { who: "viewer" },
   listView: { who: "viewer" },
   listProviders: { who: "viewer" },

@@ -23,6 +23,7 @@ import { providersResponse } from "./providers.ts";
 import { checkName } from "./requests.ts";
 import { routeOf } from "./route.ts";
 import { listSessions, revoke } from "./sessions.ts";
+import { streamCalls, streamSums } from "./taps.ts";
 import { proxiesOf, streamProxies, streamResources } from "./watch.ts";
 import { createWriting } from "./write.ts";
 
@@ -111,6 +112,8 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     watchResources: watching((call, signal) => streamResources(store, call, signal)),
     listProxies: answering(async () => proxiesOf(wholeFleet)),
     watchProxies: watching((call, signal) => streamProxies(wholeFleet, call, signal)),
+    tapCalls: watching((call, signal) => streamCalls(fleet, call, signal)),
+    sumCalls: watching((call, signal) => streamSums(fleet, call, signal)),
     drainProxy: answering((request, caller) => drainProxy({ store, wholeFleet }, request, caller)),
     getRollout: answering(async () => wholeFleet.rollout()),
     listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),

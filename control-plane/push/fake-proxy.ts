@@ -4,6 +4,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { credentials, type ServiceError } from "@grpc/grpc-js";
 import {
   type Ack,
+  type CallsReportSchema,
   DiscoveryService,
   type Hello,
   type Nack,
@@ -25,6 +26,7 @@ export interface FakeProxy extends Disposable {
   nack(response: StreamSnapshotsResponse, init?: Init<Nack>): void;
   report(init: Init<StatusReport>): void;
   sessions(init: MessageInitShape<typeof SessionsReportSchema>): void;
+  calls(init: MessageInitShape<typeof CallsReportSchema>): void;
   /** The next response; fails when the stream ends or nothing comes for 5 s. */
   next(): Promise<StreamSnapshotsResponse>;
   /** The error that ended the stream. */
@@ -59,6 +61,7 @@ export function connectFakeProxy(address: string, id: string, instanceId = "1"):
     nack: ({ nonce, version }, init = {}) => void stream.write({ message: { case: "nack", value: { nonce, version, ...init } } }),
     report: (init) => void stream.write({ message: { case: "status", value: init } }),
     sessions: (value) => void stream.write({ message: { case: "sessions", value } }),
+    calls: (value) => void stream.write({ message: { case: "calls", value } }),
     async next() {
       if (arrived.length === 0 && failure) throw failure;
       if (arrived.length === 0) await once(arrivals, "response", { signal: AbortSignal.timeout(patienceMs) });

@@ -14,6 +14,7 @@ import {
 import { encode } from "../../proto/grpc.ts";
 import { type ChangeFeed, createChangeFeed } from "../change-feed.ts";
 import { type Clock, systemClock } from "../clock.ts";
+import { type CallsWanted, createCallTaps, type OnCalls } from "./call-taps.ts";
 import { createKnownTargets } from "./known-targets.ts";
 import { createPlaces, placesMax } from "./places.ts";
 import { createRollout, type RolloutMember } from "./rollout.ts";
@@ -39,6 +40,9 @@ const sessionsFeature = "sessions-query";
 
 /** What a proxy says in its Hello when it takes a DrainOrder. */
 const drainFeature = "drain";
+
+/** What a proxy says in its Hello when it answers CallsQuery. */
+const callsFeature = "calls";
 
 /** How long one that is gone is remembered. */
 export const rememberedMs = 24 * 60 * 60_000;
@@ -67,6 +71,8 @@ export interface Fleet {
   views(): { readonly proxy: string; readonly views: readonly VirtualServerView[] };
   /** Asks the connected proxies for their client sessions, and waits for 3 s at most. Undefined: too many ask at once. */
   sessions(filter: SessionFilter): Promise<FleetSessions> | undefined;
+  /** Asks the connected proxies, and those that come, to tell of calls. Undefined: too many ask at once. */
+  tapCalls(wanted: CallsWanted, onCalls: OnCalls): TappedFleet | undefined;
   /** How far the target has come on these proxies, and, with what others say, on all. */
   rollout(all?: Pick<RolloutFacts, "rows" | "others">): GetRolloutResponse;
   /** Another control plane has halted the target, or none has (any more). */
@@ -81,6 +87,13 @@ export interface Fleet {
 }
 
 export interface FleetSessions extends SessionsFound {
+  /** Ids of connected proxies that can't be asked, sorted. */
+  readonly unable: readonly string[];
+}
+
+export interface TappedFleet extends Disposable {
+  /** Ids, sorted. */
+  readonly asked: readonly string[];
   /** Ids of connected proxies that can't be asked, sorted. */
   readonly unable: readonly string[];
 }
@@ -105,6 +118,7 @@ interface Member extends RowFacts {
   readonly send: OutgoingStream["send"];
   readonly answersSessions: boolean;
   readonly takesDrains: boolean;
+  readonly tellsCalls: boolean;
   /** What it was told last. */
   isToldToDrain: boolean;
   /** Of its Hello. */
@@ -125,6 +139,7 @@ export function createFleet(options: FleetOptions): Fleet {
   const feed = createChangeFeed();
   const shelf = createViewShelf();
   const queries = createSessionQueries<Member>({ clock, idOf: ({ node }) => node.id });
+  const taps = createCallTaps();
   const places = createPlaces(clock, options.placesMax ?? placesMax);
   const known = createKnownTargets();
   const rollout = createRollout({ clock, members: () => sorted().filter(isConnected).map(memberOf) });
@@ -150,13 +165,17 @@ export function createFleet(options: FleetOptions): Fleet {
         else member = admit(hello, { subscriber, close, send: stream.send });
         return member && assignmentOf(member, hello);
       },
-      onGreeted: () => member && order(member),
+      onGreeted() {
+        if (member) order(member);
+        if (member?.tellsCalls) taps.came(member);
+      },
       onAck(acked) {
         if (member) member.configSource = ConfigSource.CONTROL_PLANE;
         if (member) rollout.acknowledged(member.node.id, acked);
       },
       onNack: (refused, nack) => member && rollout.refused(member.node, refused, nack),
       onStatus: (report) => member && noteReport(member, report),
+      onCalls: (report) => member && taps.told(member, report),
       onSessions: (report) => member && queries.answer(member, report),
       onChange: () => feed.wake(),
     });
@@ -200,6 +219,7 @@ export function createFleet(options: FleetOptions): Fleet {
       ...{ ...stream, node, storeUid: hello.storeUid, configSource: hello.configSource },
       answersSessions: hello.features.includes(sessionsFeature),
       takesDrains: hello.features.includes(drainFeature),
+      tellsCalls: hello.features.includes(callsFeature),
       isToldToDrain: false,
       isDraining: false,
       workLeft: 0,
@@ -291,6 +311,14 @@ export function createFleet(options: FleetOptions): Fleet {
       known.remember(newest);
       rollout.begin(newest);
       feed.wake();
+    },
+    tapCalls(wanted, onCalls) {
+      const only = wanted.filter?.proxy ?? "";
+      const meant = sorted().filter((member) => isConnected(member) && (only === "" || only === member.node.id));
+      const [able, unable] = [meant.filter(({ tellsCalls }) => tellsCalls), meant.filter(({ tellsCalls }) => !tellsCalls)];
+      const close = taps.open(able, wanted, onCalls);
+      const ids = (some: readonly Member[]) => some.map(({ node }) => node.id);
+      return close && { asked: ids(able), unable: ids(unable), [Symbol.dispose]: close };
     },
     proxies: rows,
     rollout: (all = { rows: rows() }) => rolloutOf({ newest: target, rollout: rollout.status(), ...all }),

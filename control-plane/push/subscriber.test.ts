@@ -82,6 +82,7 @@ function openStream(features: string[]) {
     },
     onHello: () => ({ newest, target: newest, base: undefined }),
     onGreeted: () => undefined,
+    onCalls: () => undefined,
     onAck: () => undefined,
     onNack: () => undefined,
     onStatus: () => undefined,

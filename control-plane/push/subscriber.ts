@@ -7,6 +7,7 @@
 import { status as grpcStatus } from "@grpc/grpc-js";
 import type {
   Ack,
+  CallsReport,
   Hello,
   Nack,
   SessionsReport,
@@ -35,6 +36,7 @@ export interface SubscriberOptions {
   readonly onNack: (target: Target, nack: Nack) => void;
   readonly onStatus: (report: StatusReport) => void;
   readonly onSessions: (report: SessionsReport) => void;
+  readonly onCalls: (report: CallsReport) => void;
   /** Something that an operator can see has changed. */
   readonly onChange: () => void;
   readonly places: Places;
@@ -109,7 +111,7 @@ type State =
   | { readonly name: "closed" };
 
 export function createSubscriber(options: SubscriberOptions): Subscriber {
-  const { send, onHello, onGreeted, onAck, onNack, onStatus, onSessions, onChange, places, clock, limits } = options;
+  const { send, onHello, onGreeted, onAck, onNack, onStatus, onSessions, onCalls, onChange, places, clock, limits } = options;
   let state: State = { name: "accepted" };
   let takes = { delta: false, parts: false };
   let target: Target | undefined;
@@ -150,6 +152,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     else if (message.case === "ack") ack(message.value);
     else if (message.case === "nack") nack(message.value);
     else if (message.case === "sessions") onSessions(message.value);
+    else if (message.case === "calls") onCalls(message.value);
     else onStatus(message.value);
   }
 

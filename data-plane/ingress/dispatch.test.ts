@@ -51,11 +51,15 @@ for (const [id, requestId, isCancelled] of cancellations) {
     const keys = oneKey(randomBytes(32));
     const tokens = createCallerTokens(keys);
     const relay = createRelay({ keys, sessions: sessions.all, address: () => "", log });
+    const tap = { isOn: false, note: () => undefined, identityOf: () => "" };
     const read = readRequest(
       Buffer.from(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{ "requestId" : ${requestId} }}`),
     );
     assert.ok("params" in read);
-    assert.equal(takeMessage({ server, session, caller: callerOf(identity), headers: {}, relay, tokens, log }, read), undefined);
+    assert.equal(
+      takeMessage({ server, session, caller: callerOf(identity), headers: {}, relay, tokens, tap, log }, read),
+      undefined,
+    );
     assert.equal(limit.signal.aborted, isCancelled);
   });
 }

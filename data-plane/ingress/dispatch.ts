@@ -16,6 +16,7 @@ import { type Session, SessionEndedError } from "../session/session.ts";
 import type { VirtualServer } from "../virtual-server.ts";
 import type { Answer } from "./answer.ts";
 import type { ReadMessage } from "./read-request.ts";
+import { type Tapping, tapped } from "./tapped.ts";
 
 /** Where a message came in. */
 export interface Place {
@@ -26,6 +27,7 @@ export interface Place {
   readonly headers: IncomingHttpHeaders;
   readonly relay: Relay;
   readonly tokens: CallerTokens;
+  readonly tap: Tapping;
   readonly log: Log;
   /** Tells other replicas of a cancelled request, named by the raw text of its id, that is not in flight here. */
   readonly tellCancelled?: (session: Session, request: string) => void;
@@ -33,7 +35,7 @@ export interface Place {
 
 /** Answers a request; never rejects. */
 export async function answerRequest(place: Place, { message, params }: ReadMessage, answer: Answer): Promise<void> {
-  const { server, session, caller, headers, relay, tokens, log } = place;
+  const { server, session, caller, headers, relay, tokens, tap, log } = place;
   const id = message.id as string;
   const name = message.method as string;
   const method = methods.get(name);
@@ -44,11 +46,23 @@ export async function answerRequest(place: Place, { message, params }: ReadMessa
   session.calls.set(id, limit);
   const view = server.viewOf(session);
   try {
-    const response = await method({
-      ...{ message, id, params, session, caller, headers, server, view, limit, relay, tokens },
-      notify: answer.notify,
+    const { notify } = answer;
+    const call = {
+      message,
+      id,
+      params,
+      session,
+      caller,
+      headers,
+      server,
+      view,
+      limit,
+      relay,
+      tokens,
+      notify,
       stateless: undefined,
-    });
+    };
+    const response = await (tap.isOn ? tapped(tap, call, method) : method(call));
     answer.respond(projected(session, name, response));
   } catch (error) {
     if (limit.signal.aborted) return answer.close();

@@ -118,6 +118,7 @@ async function startReplica(limits: Pick<Partial<SseOptions>, "streamsMax" | "in
     relay,
     owners,
     tokens,
+    tap: { isOn: false, note: () => undefined, identityOf: () => "" },
     log,
     ids,
     publicUrl: undefined,

@@ -27,7 +27,7 @@ export interface SseEndpoint {
   end(): void;
 }
 
-type Shared = Pick<McpOptions, "publicUrl" | "relay" | "overload" | "owners" | "tokens" | "bodyBytesMax" | "log">;
+type Shared = Pick<McpOptions, "publicUrl" | "relay" | "overload" | "owners" | "tokens" | "tap" | "bodyBytesMax" | "log">;
 
 export interface SseOptions extends Shared {
   readonly ids: StreamIds;

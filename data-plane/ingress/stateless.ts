@@ -25,6 +25,7 @@ import type { ReadMessage } from "./read-request.ts";
 import { refuse } from "./refuse.ts";
 import { createResponseStream } from "./response-stream.ts";
 import { shed } from "./shed.ts";
+import { type Tapping, tapped } from "./tapped.ts";
 
 export interface StatelessOptions {
   readonly callers: Callers;
@@ -33,6 +34,7 @@ export interface StatelessOptions {
   readonly relay: Relay;
   readonly owners: OwnerForwarder;
   readonly overload: Overload;
+  readonly tap: Tapping;
   /** Where other replicas reach this one. */
   readonly self: StatelessCall["self"];
   readonly log: Log;
@@ -109,7 +111,7 @@ export async function serveStateless(
 }
 
 async function answer(
-  { response, prefersStream, silentMs, log }: StatelessExchange,
+  { response, prefersStream, silentMs, tap, log }: StatelessExchange,
   call: Omit<Call, "notify">,
   method: (call: Call) => Buffer | Promise<Buffer>,
 ): Promise<void> {
@@ -126,7 +128,8 @@ async function answer(
   const key = Symbol(id);
   session.calls.set(key, limit);
   try {
-    answering.respond(await method({ ...call, notify: answering.notify }));
+    const whole = { ...call, notify: answering.notify };
+    answering.respond(await (tap.isOn ? tapped(tap, whole, method) : method(whole)));
   } catch (error) {
     if (limit.signal.aborted) return answering.close();
     const message = isUnreadable(error) ? "the backend's answer can't be read" : "internal error";

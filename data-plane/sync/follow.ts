@@ -18,7 +18,7 @@ import { openStream, type Stream, type StreamOptions } from "./stream.ts";
 const moveMsMax = 500;
 
 export interface SyncOptions
-  extends Pick<StreamOptions, "node" | "state" | "listSessions" | "setDrained">,
+  extends Pick<StreamOptions, "node" | "state" | "listSessions" | "setDrained" | "openTap">,
     Pick<ReceiverOptions, "live" | "onLive" | "onRefused"> {
   /** Addresses of control planes; tried in turn, in an order of this process's own. */
   readonly controlPlanes: readonly string[];

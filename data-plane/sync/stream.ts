@@ -7,12 +7,14 @@ import { softwareVersion } from "../../common/version.ts";
 import { RetryInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import {
+  type CallsQuery,
   DiscoveryService,
   type SessionsQuery,
   type StreamSnapshotsResponse,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { createClient, type Tls } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
+import type { OpenTap } from "../telemetry/tap.ts";
 import { createParts } from "./parts.ts";
 import type { Known, Receiver, Request } from "./receiver.ts";
 import { createReporter, type ProxyState } from "./report.ts";
@@ -33,6 +35,8 @@ export interface StreamOptions {
   readonly state: () => ProxyState;
   /** Hears whether this proxy is to take new work. Without it this proxy is not told. */
   readonly setDrained?: ((isWanted: boolean) => void) | undefined;
+  /** Begins to tell of calls; gives what ends that. Without it this proxy is not asked. */
+  readonly openTap?: OpenTap | undefined;
   /** Tells the control plane which sessions there are. Without it this proxy is not asked. */
   readonly listSessions?: ListSessions | undefined;
   readonly log: Log;
@@ -75,6 +79,8 @@ export function openStream(address: string, options: StreamOptions): Stream {
   const answered = Promise.withResolvers<void>();
   const outcome = Promise.withResolvers<Ended | Draining>();
   const parts = createParts();
+  /** By id of the query. */
+  const taps = new Map<bigint, () => void>();
   const news = createReporter();
   const reports = startReports(state, (now) => call.write({ message: { case: "status", value: news(now) } }));
   const unanswered = setTimeout(() => end("no answer to the Hello in time"), answerMs);
@@ -85,6 +91,7 @@ export function openStream(address: string, options: StreamOptions): Stream {
     isEnded = true;
     clearTimeout(unanswered);
     reports.stop();
+    for (const close of taps.values()) close();
     call.cancel();
     client.close();
     outcome.resolve({ name: "ended", reason, isUnreachable, isUnauthenticated, retryMs });
@@ -107,12 +114,27 @@ export function openStream(address: string, options: StreamOptions): Stream {
       log.info({ drain: payload.value.drain }, payload.value.drain ? "asked to take no new work" : "asked to take work again");
       options.setDrained?.(payload.value.drain);
       reports.soon();
+    } else if (payload.case === "callsQuery") {
+      tap(payload.value);
     } else {
       const whole = parts.add(response);
       if (whole === undefined) return;
       send(await receiver.take(whole));
       reports.soon();
     }
+  }
+
+  function tap(query: CallsQuery): void {
+    taps.get(query.id)?.();
+    taps.delete(query.id);
+    if (query.stop || isEnded || !options.openTap) return;
+    const close = options.openTap(query, (report) => {
+      // A control plane that is slow to read hears of fewer calls.
+      const canTake = !isEnded && !call.writableNeedDrain;
+      if (canTake) send({ message: { case: "calls", value: { ...report, queryId: query.id } } });
+      return canTake;
+    });
+    taps.set(query.id, close);
   }
 
   /** Silence is an answer too: the control plane says then that this proxy's sessions are missing. */
@@ -142,7 +164,7 @@ export function openStream(address: string, options: StreamOptions): Stream {
   };
 }
 
-function hello({ node, listSessions, setDrained }: StreamOptions, known: Known): Request {
+function hello({ node, listSessions, setDrained, openTap }: StreamOptions, known: Known): Request {
   const value = {
     node: { ...node, softwareVersion },
     knownVersion: known.version,
@@ -150,7 +172,13 @@ function hello({ node, listSessions, setDrained }: StreamOptions, known: Known):
     storeUid: known.storeUid,
     schemaMin: schemaVersion,
     schemaMax: schemaVersion,
-    features: [...(listSessions ? ["sessions-query"] : []), ...(setDrained ? ["drain"] : []), "delta", "parts"],
+    features: [
+      ...(listSessions ? ["sessions-query"] : []),
+      ...(setDrained ? ["drain"] : []),
+      ...(openTap ? ["calls"] : []),
+      "delta",
+      "parts",
+    ],
     configSource: known.source,
   };
   return { message: { case: "hello", value } };

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
+import type { CallsQuery } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { type ConfigFacts, configStatus, type OwnStatus } from "../ingress/probes.ts";
 import { readRedisAddress } from "../redis/address.ts";
@@ -17,6 +18,7 @@ import type { ReceiverOptions } from "../sync/receiver.ts";
 import type { ProxyState } from "../sync/report.ts";
 import type { SessionListing } from "../sync/session-report.ts";
 import { createExposition, type Family, textOf, together } from "../telemetry/exposition.ts";
+import type { CallsReport, Emit, OpenTap } from "../telemetry/tap.ts";
 import type { ChannelError } from "./channel.ts";
 import { forkMember, type Member } from "./member.ts";
 import { mergeListings, mergeStates, mergeStatus } from "./merge.ts";
@@ -41,6 +43,8 @@ export interface Leader extends AsyncDisposable {
   state(): ProxyState;
   /** Rejects when one of them does not answer. */
   list(filter: SessionFilter): Promise<SessionListing>;
+  /** All of them tell of calls. */
+  readonly openTap: OpenTap;
   /** Makes all of them take no new work, or take it again. */
   setDrained(isWanted: boolean): void;
   /** Stops serving; workers finish what they have in hand, and end. */
@@ -72,6 +76,8 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   let terms: SessionTerms | undefined;
   let restarts = 0;
   let address = "";
+  const taps = new Map<number, { readonly query: CallsQuery; readonly emit: Emit }>();
+  let tapsOpened = 0;
   let isDrained = false;
   let isStopping = false;
   let turn: Promise<unknown> = Promise.resolve();
@@ -92,7 +98,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   async function bringUp(worker: number): Promise<Member> {
     const member = forkMember(worker);
     alive.add(member);
-    member.serve({ ...stores.answersFor(member), report: (state) => report(member, state), status, metrics });
+    member.serve({ ...stores.answersFor(member), report: (state) => report(member, state), calls, status, metrics });
     void member.ended.then(() => forget(member));
     try {
       const own = await member.askWithin(startMs, "start", workerOptions(worker));
@@ -121,6 +127,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     joined.set(member, own); // hears of terms and sessions from here on
     if (terms) await member.ask("obey", terms);
     if (isDrained) await member.ask("setDrained", true);
+    for (const [number, { query }] of taps) await member.ask("tap", number, query);
     address = await member.askWithin(startMs, "join");
   }
 
@@ -184,6 +191,22 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     const views = state.report.views?.length ? state.report.views : states.get(member)?.report.views;
     states.set(member, { ...state, report: { ...state.report, ...(views && { views }) } });
     options.onChange();
+  }
+
+  function calls(number: number, report: CallsReport): void {
+    taps.get(number)?.emit(report);
+  }
+
+  function openTap(query: CallsQuery, emit: Emit): () => void {
+    const number = ++tapsOpened;
+    taps.set(number, { query, emit });
+    const tell = (wanted: CallsQuery | undefined) => {
+      for (const member of joined.keys()) member.ask("tap", number, wanted).catch(() => undefined); // it has gone
+    };
+    tell(query);
+    return () => {
+      if (taps.delete(number)) tell(undefined);
+    };
   }
 
   async function status(): Promise<object> {
@@ -268,6 +291,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
       const listings = await Promise.all([...joined.keys()].map((member) => member.ask("sessions", filter)));
       return { sessions: mergeListings(listings.map(({ sessions }) => sessions)), isShared: session?.redis !== undefined };
     },
+    openTap,
     setDrained(isWanted) {
       isDrained = isWanted;
       for (const member of joined.keys()) member.ask("setDrained", isWanted).catch(() => member.kill()); // it would take work

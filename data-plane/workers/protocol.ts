@@ -1,4 +1,5 @@
 // What a worker and the process that leads it ask each other.
+import type { CallsQuery } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { OwnStatus } from "../ingress/probes.ts";
 import type { UserTokens } from "../outgoing-auth/user-tokens.ts";
 import type { SessionTerms, SnapshotContent, Violation } from "../runtime.ts";
@@ -9,6 +10,7 @@ import type { ApplyOptions } from "../sync/apply.ts";
 import type { ProxyState } from "../sync/report.ts";
 import type { SessionListing } from "../sync/session-report.ts";
 import type { Family } from "../telemetry/exposition.ts";
+import type { CallsReport } from "../telemetry/tap.ts";
 
 /** How a worker is to serve. */
 export interface WorkerOptions extends Omit<ServingOptions, "log"> {
@@ -38,6 +40,8 @@ export interface WorkerAnswers {
   heard(event: StoreEvent): void;
   /** Takes no new work, or takes it again. */
   setDrained(isWanted: boolean): void;
+  /** Tells of calls from now on, or no longer (undefined), under a number of the leader's. */
+  tap(number: number, query: CallsQuery | undefined): void;
   /** Stops serving; answers when nothing is in hand any more. */
   drain(): Promise<void>;
 }
@@ -50,6 +54,8 @@ export interface LeaderAnswers
     Named<"tokens", Omit<UserTokens, "lock" | typeof Symbol.asyncDispose>> {
   /** How the worker is; views only when they are others than before. */
   report(state: ProxyState): void;
+  /** What answers a query of that number. */
+  calls(number: number, report: CallsReport): void;
   /** Of the whole proxy. */
   status(): Promise<object>;
   metrics(): Promise<string>;

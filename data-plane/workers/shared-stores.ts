@@ -6,7 +6,7 @@ import type { Channel } from "./channel.ts";
 import type { LeaderAnswers, WorkerAnswers } from "./protocol.ts";
 
 /** What the leader answers for one worker. */
-type StoreAnswers = Omit<LeaderAnswers, "report" | "status" | "metrics">;
+type StoreAnswers = Omit<LeaderAnswers, "report" | "calls" | "status" | "metrics">;
 
 type Worker = Pick<Channel<WorkerAnswers, LeaderAnswers>, "ask">;
 

@@ -5,6 +5,7 @@ import { type Engine, startEngine } from "../engine.ts";
 import { SnapshotRefusedError } from "../runtime.ts";
 import type { Prepared } from "../sync/apply.ts";
 import { createReporter } from "../sync/report.ts";
+import type { CallsReport } from "../telemetry/tap.ts";
 import { openChannel } from "./channel.ts";
 import type { LeaderAnswers, WorkerAnswers } from "./protocol.ts";
 import { recordsOf, userTokensOf } from "./shared-stores.ts";
@@ -21,6 +22,7 @@ process.on("unhandledRejection", (error) => log.error({ err: error }, "something
 let engine: Engine | undefined;
 let prepared: Prepared | undefined;
 let reporting: NodeJS.Timeout | undefined;
+const taps = new Map<number, () => void>();
 const news = createReporter();
 
 const leader = openChannel<LeaderAnswers, WorkerAnswers>(process);
@@ -58,6 +60,16 @@ leader.serve({
   setDrained(isWanted) {
     running().serving.setDrained(isWanted);
     reportIn(reportSoonMs);
+  },
+  tap(number, query) {
+    taps.get(number)?.();
+    taps.delete(number);
+    if (query === undefined) return;
+    const emit = (report: CallsReport) => {
+      leader.ask("calls", number, report).catch(() => undefined); // nobody asks any more
+      return true;
+    };
+    taps.set(number, running().serving.openTap(query, emit));
   },
   async drain() {
     clearTimeout(reporting);

@@ -6,8 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import type { AnalyzeConfigRequestSchema, AnalyzeConfigResponseSchema } from "./analyze_pb.ts";
@@ -16,7 +16,7 @@ import type { DiffResourcesRequestSchema, DiffResourcesResponseSchema } from "./
 import { file_vmcp_admin_v1_diff } from "./diff_pb.ts";
 import type { ExplainRouteRequestSchema, ExplainRouteResponseSchema } from "./route_pb.ts";
 import { file_vmcp_admin_v1_route } from "./route_pb.ts";
-import type { BackendStatus, ConfigSource, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
+import type { BackendStatus, CallEvent, CallFilter, CallSum, ConfigSource, NackReason, Node, SessionInfo, VirtualServerView } from "../../discovery/v1/discovery_pb.ts";
 import { file_vmcp_discovery_v1_discovery } from "../../discovery/v1/discovery_pb.ts";
 import type { Resource } from "../../resource/v1/resource_pb.ts";
 import { file_vmcp_resource_v1_resource } from "../../resource/v1/resource_pb.ts";
@@ -26,7 +26,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/admin.proto.
  */
 export const file_vmcp_admin_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIqsBChVBcHBseVJlc291cmNlc1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRINCgVwcnVuZRgEIAEoCBIZChFleHBlY3RlZF9yZXZpc2lvbhgFIAEoBBISCgpyZXF1ZXN0X2lkGAYgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UigAEKFUNyZWF0ZVJlc291cmNlUmVxdWVzdBIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJ7ChZDcmVhdGVSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJEhAKCHdhcm5pbmdzGAQgAygJIsgBChVVcGRhdGVSZXNvdXJjZVJlcXVlc3QSLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGcmVhc29uGAUgASgJEhIKCnJlcXVlc3RfaWQYBiABKAkiqgEKFlVwZGF0ZVJlc291cmNlUmVzcG9uc2USLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAkSEAoId2FybmluZ3MYBCADKAkSLQoGY2hhbmdlGAUgASgLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSIiChJHZXRSZXNvdXJjZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJDChNHZXRSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJaChRMaXN0UmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEg0KBWdyb3VwGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJInEKFUxpc3RSZXNvdXJjZXNSZXNwb25zZRItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBCKUAQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEg4KBnJlYXNvbhgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJEhUKDWFsbG93X21pc3NpbmcYByABKAgiawoWRGVsZXRlUmVzb3VyY2VSZXNwb25zZRIuCgdjaGFuZ2VzGAEgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJIjcKFVdhdGNoUmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEhAKCHJldmlzaW9uGAIgASgEImYKFldhdGNoUmVzb3VyY2VzUmVzcG9uc2USDAoEdHlwZRgBIAEoCRIsCghyZXNvdXJjZRgCIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USEAoIcmV2aXNpb24YAyABKAQi5QQKBVByb3h5EiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEigKBXN0YXRlGAIgASgOMhkudm1jcC5hZG1pbi52MS5Qcm94eVN0YXRlEhQKDGxpdmVfdmVyc2lvbhgDIAEoCRIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIwCgxjb25uZWN0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGFja190aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphY2tfbWlsbGlzGAcgASgNEiwKCWxhc3RfbmFjaxgIIAEoCzIZLnZtY3AuYWRtaW4udjEuTmFja1JlY29yZBIXCg9hY3RpdmVfc2Vzc2lvbnMYCSABKA0SMgoIYmFja2VuZHMYCiADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEhAKCHdhcm5pbmdzGAsgAygJEjMKD2Rpc2Nvbm5lY3RfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoNY29uZmlnX3NvdXJjZRgNIAEoDjIfLnZtY3AuZGlzY292ZXJ5LnYxLkNvbmZpZ1NvdXJjZRIVCg1jb250cm9sX3BsYW5lGA4gASgJEi4KCmhlYXJkX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBWRyYWluGBAgASgOMhkudm1jcC5hZG1pbi52MS5EcmFpblN0YXRlIswBCgxDb250cm9sUGxhbmUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIYChBzb2Z0d2FyZV92ZXJzaW9uGAQgASgJEgwKBGxpdmUYBSABKAgSLgoKaGVhcmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHcm9sbG91dBgHIAEoCzIhLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlIkAKEURyYWluUHJveHlSZXF1ZXN0Eg0KBXByb3h5GAEgASgJEgwKBHVuZG8YAiABKAgSDgoGcmVhc29uGAMgASgJIiUKEkRyYWluUHJveHlSZXNwb25zZRIPCgdjaGFuZ2VkGAEgASgIIpkBCgpOYWNrUmVjb3JkEg8KB3ZlcnNpb24YASABKAkSLQoGcmVhc29uGAIgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhQKEkxpc3RQcm94aWVzUmVxdWVzdCKJAQoTTGlzdFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCRIzCg5jb250cm9sX3BsYW5lcxgDIAMoCzIbLnZtY3AuYWRtaW4udjEuQ29udHJvbFBsYW5lIhUKE1dhdGNoUHJveGllc1JlcXVlc3QiigEKFFdhdGNoUHJveGllc1Jlc3BvbnNlEiUKB3Byb3hpZXMYASADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhYKDnRhcmdldF92ZXJzaW9uGAIgASgJEjMKDmNvbnRyb2xfcGxhbmVzGAMgAygLMhsudm1jcC5hZG1pbi52MS5Db250cm9sUGxhbmUiEwoRR2V0Um9sbG91dFJlcXVlc3QigwMKEkdldFJvbGxvdXRSZXNwb25zZRIWCg50YXJnZXRfdmVyc2lvbhgBIAEoCRIYChBhcHByb3ZlZF92ZXJzaW9uGAIgASgJEioKBXN0YXRlGAMgASgOMhsudm1jcC5hZG1pbi52MS5Sb2xsb3V0U3RhdGUSDgoGcmVhc29uGAQgASgJEhAKCGNhbmFyaWVzGAUgAygJEi4KCnN0YXJ0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDGFja25vd2xlZGdlZBgHIAEoDRIPCgdwZW5kaW5nGAggASgNEgwKBGhlbGQYCSABKA0SJQoHcmVmdXNlZBgKIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSGAoQZmlyc3RfYWNrX21pbGxpcxgLIAEoDRIXCg9sYXN0X2Fja19taWxsaXMYDCABKA0SFgoOYWNrX21pbGxpc19wNTAYDSABKA0SFgoOYWNrX21pbGxpc19wOTkYDiABKA0iKQoPTGlzdFZpZXdSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJIlYKEExpc3RWaWV3UmVzcG9uc2USMwoFdmlld3MYASADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxINCgVwcm94eRgCIAEoCSLJAQoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIrCgVzdGF0ZRgCIAEoDjIcLnZtY3AuYWRtaW4udjEuUHJvdmlkZXJTdGF0ZRIMCgR1c2VkGAMgASgIEjAKDHN1Y2Nlc3NfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFZXJyb3IYBSABKAkSEQoJd29ya2xvYWRzGAYgASgNEg4KBmdyb3VwcxgHIAEoDRIQCghwcm9ibGVtcxgIIAMoCSIxChRMaXN0UHJvdmlkZXJzUmVxdWVzdBIZChFpbmNsdWRlX3Jlc291cmNlcxgBIAEoCCJyChVMaXN0UHJvdmlkZXJzUmVzcG9uc2USKgoJcHJvdmlkZXJzGAEgAygLMhcudm1jcC5hZG1pbi52MS5Qcm92aWRlchItCglyZXNvdXJjZXMYAiADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlIqkBChVSZXZva2VTZXNzaW9uc1JlcXVlc3QSDwoHc2Vzc2lvbhgBIAEoCRIOCgZpc3N1ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRILCgNhbGwYBCABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBSABKAkSDgoGcmVhc29uGAYgASgJEhUKDXZhbGlkYXRlX29ubHkYByABKAgSEgoKcmVxdWVzdF9pZBgIIAEoCSJJChZSZXZva2VTZXNzaW9uc1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDAoEbmFtZRgDIAEoCSJhChNMaXN0U2Vzc2lvbnNSZXF1ZXN0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg8KB3N1YmplY3QYAiABKAkSEgoKa2V5X3ByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSJ7ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIwCghzZXNzaW9ucxgBIAMoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLlNlc3Npb25JbmZvEg8KB21pc3NpbmcYAiADKAkSDgoGdW5hYmxlGAMgAygJEhAKCGhhc19tb3JlGAQgASgIIo8BCghSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoBBINCgVhY3RvchgCIAEoCRIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxjaGFuZ2VfY291bnQYBiABKA0iPQoUTGlzdFJldmlzaW9uc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiXAoVTGlzdFJldmlzaW9uc1Jlc3BvbnNlEioKCXJldmlzaW9ucxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiYKEkdldFJldmlzaW9uUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBCJwChNHZXRSZXZpc2lvblJlc3BvbnNlEikKCHJldmlzaW9uGAEgASgLMhcudm1jcC5hZG1pbi52MS5SZXZpc2lvbhIuCgdjaGFuZ2VzGAIgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSKCAQoYUm9sbGJhY2tSZXNvdXJjZXNSZXF1ZXN0EhAKCHJldmlzaW9uGAEgASgEEhUKDXZhbGlkYXRlX29ubHkYAiABKAgSDgoGcmVhc29uGAMgASgJEhkKEWV4cGVjdGVkX3JldmlzaW9uGAQgASgEEhIKCnJlcXVlc3RfaWQYBSABKAkimwEKGVJvbGxiYWNrUmVzb3VyY2VzUmVzcG9uc2USGQoRcmVzdG9yZWRfcmV2aXNpb24YASABKAQSLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAyABKAQSDwoHdmVyc2lvbhgEIAEoCRIQCgh3YXJuaW5ncxgFIAMoCSL7AQoKQXVkaXRFdmVudBIKCgJpZBgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgDIAEoCRIOCgZtZXRob2QYBCABKAkSEAoIZGVjaXNpb24YBSABKAkSDAoEY29kZRgGIAEoCRIOCgZyZWFzb24YByABKAkSEgoKcmVxdWVzdF9pZBgIIAEoCRIQCghyZXZpc2lvbhgJIAEoBBIPCgd0YXJnZXRzGAogAygJEhQKDHRhcmdldF9jb3VudBgLIAEoDRINCgVlbnRyeRgMIAEoCRIMCgRoYXNoGA0gASgJIlUKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSFAoMb2xkZXN0X2ZpcnN0GAMgASgIIl0KF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEikKBmV2ZW50cxgBIAMoCzIZLnZtY3AuYWRtaW4udjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFAoSVmVyaWZ5QXVkaXRSZXF1ZXN0IloKE1ZlcmlmeUF1ZGl0UmVzcG9uc2USEAoIZmlyc3RfaWQYASABKAQSDwoHbGFzdF9pZBgCIAEoBBIRCglsYXN0X2hhc2gYAyABKAkSDQoFZmF1bHQYBCABKAkiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiiAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIYChBzb2Z0d2FyZV92ZXJzaW9uGAEgASgJEhEKCXN0b3JlX3VpZBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIYChByZWFkX29ubHlfcmVhc29uGAUgASgJKvYBCgpQcm94eVN0YXRlEhsKF1BST1hZX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUFJPWFlfU1RBVEVfTk9UX1NFTlQQARIXChNQUk9YWV9TVEFURV9QRU5ESU5HEAISFgoSUFJPWFlfU1RBVEVfU1lOQ0VEEAMSFQoRUFJPWFlfU1RBVEVfU1RBTEUQBBIWChJQUk9YWV9TVEFURV9OQUNLRUQQBRIcChhQUk9YWV9TVEFURV9ESVNDT05ORUNURUQQBhIUChBQUk9YWV9TVEFURV9IRUxEEAcSHQoZUFJPWFlfU1RBVEVfU0VSVklOR19TVEFMRRAIKnQKCkRyYWluU3RhdGUSGwoXRFJBSU5fU1RBVEVfVU5TUEVDSUZJRUQQABIWChJEUkFJTl9TVEFURV9XQU5URUQQARIYChREUkFJTl9TVEFURV9EUkFJTklORxACEhcKE0RSQUlOX1NUQVRFX0RSQUlORUQQAyqzAQoMUm9sbG91dFN0YXRlEh0KGVJPTExPVVRfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRST0xMT1VUX1NUQVRFX0NBTkFSWRABEhkKFVJPTExPVVRfU1RBVEVfUk9MTElORxACEhoKFlJPTExPVVRfU1RBVEVfQ09NUExFVEUQAxIYChRST0xMT1VUX1NUQVRFX0hBTFRFRBAEEhkKFVJPTExPVVRfU1RBVEVfUEFSVElBTBAFKnwKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFQUk9WSURFUl9TVEFURV9PSxABEhgKFFBST1ZJREVSX1NUQVRFX1NUQUxFEAISGgoWUFJPVklERVJfU1RBVEVfRkFJTElORxADMpQRCgxBZG1pblNlcnZpY2USXQoOQXBwbHlSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQXBwbHlSZXNvdXJjZXNSZXNwb25zZRJaCg1EaWZmUmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5EaWZmUmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuRGlmZlJlc291cmNlc1Jlc3BvbnNlEloKDUFuYWx5emVDb25maWcSIy52bWNwLmFkbWluLnYxLkFuYWx5emVDb25maWdSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5BbmFseXplQ29uZmlnUmVzcG9uc2USVwoMRXhwbGFpblJvdXRlEiIudm1jcC5hZG1pbi52MS5FeHBsYWluUm91dGVSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5FeHBsYWluUm91dGVSZXNwb25zZRJdCg5DcmVhdGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuQ3JlYXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5DcmVhdGVSZXNvdXJjZVJlc3BvbnNlEl0KDlVwZGF0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5VcGRhdGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLlVwZGF0ZVJlc291cmNlUmVzcG9uc2USVAoLR2V0UmVzb3VyY2USIS52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmVzb3VyY2VSZXNwb25zZRJaCg1MaXN0UmVzb3VyY2VzEiMudm1jcC5hZG1pbi52MS5MaXN0UmVzb3VyY2VzUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1Jlc3BvbnNlEl0KDkRlbGV0ZVJlc291cmNlEiQudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlcXVlc3QaJS52bWNwLmFkbWluLnYxLkRlbGV0ZVJlc291cmNlUmVzcG9uc2USXwoOV2F0Y2hSZXNvdXJjZXMSJC52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuV2F0Y2hSZXNvdXJjZXNSZXNwb25zZTABElQKC0xpc3RQcm94aWVzEiEudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1JlcXVlc3QaIi52bWNwLmFkbWluLnYxLkxpc3RQcm94aWVzUmVzcG9uc2USWQoMV2F0Y2hQcm94aWVzEiIudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXF1ZXN0GiMudm1jcC5hZG1pbi52MS5XYXRjaFByb3hpZXNSZXNwb25zZTABElEKCkRyYWluUHJveHkSIC52bWNwLmFkbWluLnYxLkRyYWluUHJveHlSZXF1ZXN0GiEudm1jcC5hZG1pbi52MS5EcmFpblByb3h5UmVzcG9uc2USUQoKR2V0Um9sbG91dBIgLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlcXVlc3QaIS52bWNwLmFkbWluLnYxLkdldFJvbGxvdXRSZXNwb25zZRJLCghMaXN0VmlldxIeLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXF1ZXN0Gh8udm1jcC5hZG1pbi52MS5MaXN0Vmlld1Jlc3BvbnNlEloKDUxpc3RQcm92aWRlcnMSIy52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2USXQoOUmV2b2tlU2Vzc2lvbnMSJC52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRJXCgxMaXN0U2Vzc2lvbnMSIi52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEloKDUxpc3RSZXZpc2lvbnMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXZpc2lvbnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmV2aXNpb25zUmVzcG9uc2USVAoLR2V0UmV2aXNpb24SIS52bWNwLmFkbWluLnYxLkdldFJldmlzaW9uUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmV2aXNpb25SZXNwb25zZRJmChFSb2xsYmFja1Jlc291cmNlcxInLnZtY3AuYWRtaW4udjEuUm9sbGJhY2tSZXNvdXJjZXNSZXF1ZXN0Gigudm1jcC5hZG1pbi52MS5Sb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEmAKD0xpc3RBdWRpdEV2ZW50cxIlLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBomLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USVAoLVmVyaWZ5QXVkaXQSIS52bWNwLmFkbWluLnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuVmVyaWZ5QXVkaXRSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_admin_v1_analyze, file_vmcp_admin_v1_diff, file_vmcp_admin_v1_route, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
+  fileDesc("Chl2bWNwL2FkbWluL3YxL2FkbWluLnByb3RvEg12bWNwLmFkbWluLnYxIqsBChVBcHBseVJlc291cmNlc1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRINCgVwcnVuZRgEIAEoCBIZChFleHBlY3RlZF9yZXZpc2lvbhgFIAEoBBISCgpyZXF1ZXN0X2lkGAYgASgJIn0KFkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USLgoHY2hhbmdlcxgBIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2USEAoIcmV2aXNpb24YAiABKAQSDwoHdmVyc2lvbhgDIAEoCRIQCgh3YXJuaW5ncxgEIAMoCSKFAQoOUmVzb3VyY2VDaGFuZ2USDAoEbmFtZRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSKgoGYmVmb3JlGAMgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIpCgVhZnRlchgEIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2UigAEKFUNyZWF0ZVJlc291cmNlUmVxdWVzdBIsCghyZXNvdXJjZRgBIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USFQoNdmFsaWRhdGVfb25seRgCIAEoCBIOCgZyZWFzb24YAyABKAkSEgoKcmVxdWVzdF9pZBgEIAEoCSJ7ChZDcmVhdGVSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJEhAKCHdhcm5pbmdzGAQgAygJIsgBChVVcGRhdGVSZXNvdXJjZVJlcXVlc3QSLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCg1hbGxvd19taXNzaW5nGAMgASgIEhUKDXZhbGlkYXRlX29ubHkYBCABKAgSDgoGcmVhc29uGAUgASgJEhIKCnJlcXVlc3RfaWQYBiABKAkiqgEKFlVwZGF0ZVJlc291cmNlUmVzcG9uc2USLAoIcmVzb3VyY2UYASABKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhAKCHJldmlzaW9uGAIgASgEEg8KB3ZlcnNpb24YAyABKAkSEAoId2FybmluZ3MYBCADKAkSLQoGY2hhbmdlGAUgASgLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZSIiChJHZXRSZXNvdXJjZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJDChNHZXRSZXNvdXJjZVJlc3BvbnNlEiwKCHJlc291cmNlGAEgASgLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJaChRMaXN0UmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEg0KBWdyb3VwGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJInEKFUxpc3RSZXNvdXJjZXNSZXNwb25zZRItCglyZXNvdXJjZXMYASADKAsyGi52bWNwLnJlc291cmNlLnYxLlJlc291cmNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBCKUAQoVRGVsZXRlUmVzb3VyY2VSZXF1ZXN0EgwKBG5hbWUYASABKAkSDAoEZXRhZxgCIAEoCRINCgVmb3JjZRgDIAEoCBIVCg12YWxpZGF0ZV9vbmx5GAQgASgIEg4KBnJlYXNvbhgFIAEoCRISCgpyZXF1ZXN0X2lkGAYgASgJEhUKDWFsbG93X21pc3NpbmcYByABKAgiawoWRGVsZXRlUmVzb3VyY2VSZXNwb25zZRIuCgdjaGFuZ2VzGAEgAygLMh0udm1jcC5hZG1pbi52MS5SZXNvdXJjZUNoYW5nZRIQCghyZXZpc2lvbhgCIAEoBBIPCgd2ZXJzaW9uGAMgASgJIjcKFVdhdGNoUmVzb3VyY2VzUmVxdWVzdBIMCgRraW5kGAEgASgJEhAKCHJldmlzaW9uGAIgASgEImYKFldhdGNoUmVzb3VyY2VzUmVzcG9uc2USDAoEdHlwZRgBIAEoCRIsCghyZXNvdXJjZRgCIAEoCzIaLnZtY3AucmVzb3VyY2UudjEuUmVzb3VyY2USEAoIcmV2aXNpb24YAyABKAQi5QQKBVByb3h5EiUKBG5vZGUYASABKAsyFy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlEigKBXN0YXRlGAIgASgOMhkudm1jcC5hZG1pbi52MS5Qcm94eVN0YXRlEhQKDGxpdmVfdmVyc2lvbhgDIAEoCRIWCg50YXJnZXRfdmVyc2lvbhgEIAEoCRIwCgxjb25uZWN0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGFja190aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphY2tfbWlsbGlzGAcgASgNEiwKCWxhc3RfbmFjaxgIIAEoCzIZLnZtY3AuYWRtaW4udjEuTmFja1JlY29yZBIXCg9hY3RpdmVfc2Vzc2lvbnMYCSABKA0SMgoIYmFja2VuZHMYCiADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEhAKCHdhcm5pbmdzGAsgAygJEjMKD2Rpc2Nvbm5lY3RfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoNY29uZmlnX3NvdXJjZRgNIAEoDjIfLnZtY3AuZGlzY292ZXJ5LnYxLkNvbmZpZ1NvdXJjZRIVCg1jb250cm9sX3BsYW5lGA4gASgJEi4KCmhlYXJkX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBWRyYWluGBAgASgOMhkudm1jcC5hZG1pbi52MS5EcmFpblN0YXRlIswBCgxDb250cm9sUGxhbmUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSDwoHYWRkcmVzcxgDIAEoCRIYChBzb2Z0d2FyZV92ZXJzaW9uGAQgASgJEgwKBGxpdmUYBSABKAgSLgoKaGVhcmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoHcm9sbG91dBgHIAEoCzIhLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlc3BvbnNlIkAKEURyYWluUHJveHlSZXF1ZXN0Eg0KBXByb3h5GAEgASgJEgwKBHVuZG8YAiABKAgSDgoGcmVhc29uGAMgASgJImQKD1RhcENhbGxzUmVxdWVzdBItCgZmaWx0ZXIYASABKAsyHS52bWNwLmRpc2NvdmVyeS52MS5DYWxsRmlsdGVyEg4KBnNhbXBsZRgCIAEoDRISCgpwZXJfc2Vjb25kGAMgASgNIoABChBUYXBDYWxsc1Jlc3BvbnNlEg0KBXByb3h5GAEgASgJEiwKBmV2ZW50cxgCIAMoCzIcLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxFdmVudBIQCghsZWZ0X291dBgDIAEoBBINCgVhc2tlZBgEIAMoCRIOCgZ1bmFibGUYBSADKAkiaQoPU3VtQ2FsbHNSZXF1ZXN0Ei0KBmZpbHRlchgBIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxGaWx0ZXISJwoEb3ZlchgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJqChBTdW1DYWxsc1Jlc3BvbnNlEg0KBXByb3h5GAEgASgJEigKBHN1bXMYAiADKAsyGi52bWNwLmRpc2NvdmVyeS52MS5DYWxsU3VtEg0KBWFza2VkGAMgAygJEg4KBnVuYWJsZRgEIAMoCSIlChJEcmFpblByb3h5UmVzcG9uc2USDwoHY2hhbmdlZBgBIAEoCCKZAQoKTmFja1JlY29yZBIPCgd2ZXJzaW9uGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIUChJMaXN0UHJveGllc1JlcXVlc3QiiQEKE0xpc3RQcm94aWVzUmVzcG9uc2USJQoHcHJveGllcxgBIAMoCzIULnZtY3AuYWRtaW4udjEuUHJveHkSFgoOdGFyZ2V0X3ZlcnNpb24YAiABKAkSMwoOY29udHJvbF9wbGFuZXMYAyADKAsyGy52bWNwLmFkbWluLnYxLkNvbnRyb2xQbGFuZSIVChNXYXRjaFByb3hpZXNSZXF1ZXN0IooBChRXYXRjaFByb3hpZXNSZXNwb25zZRIlCgdwcm94aWVzGAEgAygLMhQudm1jcC5hZG1pbi52MS5Qcm94eRIWCg50YXJnZXRfdmVyc2lvbhgCIAEoCRIzCg5jb250cm9sX3BsYW5lcxgDIAMoCzIbLnZtY3AuYWRtaW4udjEuQ29udHJvbFBsYW5lIhMKEUdldFJvbGxvdXRSZXF1ZXN0IoMDChJHZXRSb2xsb3V0UmVzcG9uc2USFgoOdGFyZ2V0X3ZlcnNpb24YASABKAkSGAoQYXBwcm92ZWRfdmVyc2lvbhgCIAEoCRIqCgVzdGF0ZRgDIAEoDjIbLnZtY3AuYWRtaW4udjEuUm9sbG91dFN0YXRlEg4KBnJlYXNvbhgEIAEoCRIQCghjYW5hcmllcxgFIAMoCRIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxhY2tub3dsZWRnZWQYByABKA0SDwoHcGVuZGluZxgIIAEoDRIMCgRoZWxkGAkgASgNEiUKB3JlZnVzZWQYCiADKAsyFC52bWNwLmFkbWluLnYxLlByb3h5EhgKEGZpcnN0X2Fja19taWxsaXMYCyABKA0SFwoPbGFzdF9hY2tfbWlsbGlzGAwgASgNEhYKDmFja19taWxsaXNfcDUwGA0gASgNEhYKDmFja19taWxsaXNfcDk5GA4gASgNIikKD0xpc3RWaWV3UmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCSJWChBMaXN0Vmlld1Jlc3BvbnNlEjMKBXZpZXdzGAEgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcSDQoFcHJveHkYAiABKAkiyQEKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSKwoFc3RhdGUYAiABKA4yHC52bWNwLmFkbWluLnYxLlByb3ZpZGVyU3RhdGUSDAoEdXNlZBgDIAEoCBIwCgxzdWNjZXNzX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWVycm9yGAUgASgJEhEKCXdvcmtsb2FkcxgGIAEoDRIOCgZncm91cHMYByABKA0SEAoIcHJvYmxlbXMYCCADKAkiMQoUTGlzdFByb3ZpZGVyc1JlcXVlc3QSGQoRaW5jbHVkZV9yZXNvdXJjZXMYASABKAgicgoVTGlzdFByb3ZpZGVyc1Jlc3BvbnNlEioKCXByb3ZpZGVycxgBIAMoCzIXLnZtY3AuYWRtaW4udjEuUHJvdmlkZXISLQoJcmVzb3VyY2VzGAIgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSKpAQoVUmV2b2tlU2Vzc2lvbnNSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDgoGaXNzdWVyGAIgASgJEg8KB3N1YmplY3QYAyABKAkSCwoDYWxsGAQgASgIEhYKDnZpcnR1YWxfc2VydmVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAcgASgIEhIKCnJlcXVlc3RfaWQYCCABKAkiSQoWUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEgwKBG5hbWUYAyABKAkiYQoTTGlzdFNlc3Npb25zUmVxdWVzdBIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRIPCgdzdWJqZWN0GAIgASgJEhIKCmtleV9wcmVmaXgYAyABKAkSDQoFbGltaXQYBCABKAUiewoUTGlzdFNlc3Npb25zUmVzcG9uc2USMAoIc2Vzc2lvbnMYASADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIPCgdtaXNzaW5nGAIgAygJEg4KBnVuYWJsZRgDIAMoCRIQCghoYXNfbW9yZRgEIAEoCCKPAQoIUmV2aXNpb24SEAoIcmV2aXNpb24YASABKAQSDQoFYWN0b3IYAiABKAkSDgoGcmVhc29uGAMgASgJEhIKCnJlcXVlc3RfaWQYBCABKAkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY2hhbmdlX2NvdW50GAYgASgNIj0KFExpc3RSZXZpc2lvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlwKFUxpc3RSZXZpc2lvbnNSZXNwb25zZRIqCglyZXZpc2lvbnMYASADKAsyFy52bWNwLmFkbWluLnYxLlJldmlzaW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSImChJHZXRSZXZpc2lvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAQicAoTR2V0UmV2aXNpb25SZXNwb25zZRIpCghyZXZpc2lvbhgBIAEoCzIXLnZtY3AuYWRtaW4udjEuUmV2aXNpb24SLgoHY2hhbmdlcxgCIAMoCzIdLnZtY3AuYWRtaW4udjEuUmVzb3VyY2VDaGFuZ2UiggEKGFJvbGxiYWNrUmVzb3VyY2VzUmVxdWVzdBIQCghyZXZpc2lvbhgBIAEoBBIVCg12YWxpZGF0ZV9vbmx5GAIgASgIEg4KBnJlYXNvbhgDIAEoCRIZChFleHBlY3RlZF9yZXZpc2lvbhgEIAEoBBISCgpyZXF1ZXN0X2lkGAUgASgJIpsBChlSb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEhkKEXJlc3RvcmVkX3JldmlzaW9uGAEgASgEEi4KB2NoYW5nZXMYAiADKAsyHS52bWNwLmFkbWluLnYxLlJlc291cmNlQ2hhbmdlEhAKCHJldmlzaW9uGAMgASgEEg8KB3ZlcnNpb24YBCABKAkSEAoId2FybmluZ3MYBSADKAki+wEKCkF1ZGl0RXZlbnQSCgoCaWQYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYAyABKAkSDgoGbWV0aG9kGAQgASgJEhAKCGRlY2lzaW9uGAUgASgJEgwKBGNvZGUYBiABKAkSDgoGcmVhc29uGAcgASgJEhIKCnJlcXVlc3RfaWQYCCABKAkSEAoIcmV2aXNpb24YCSABKAQSDwoHdGFyZ2V0cxgKIAMoCRIUCgx0YXJnZXRfY291bnQYCyABKA0SDQoFZW50cnkYDCABKAkSDAoEaGFzaBgNIAEoCSJVChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEhQKDG9sZGVzdF9maXJzdBgDIAEoCCJdChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS52bWNwLmFkbWluLnYxLkF1ZGl0RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIhQKElZlcmlmeUF1ZGl0UmVxdWVzdCJaChNWZXJpZnlBdWRpdFJlc3BvbnNlEhAKCGZpcnN0X2lkGAEgASgEEg8KB2xhc3RfaWQYAiABKAQSEQoJbGFzdF9oYXNoGAMgASgJEg0KBWZhdWx0GAQgASgJIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IogBChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USGAoQc29mdHdhcmVfdmVyc2lvbhgBIAEoCRIRCglzdG9yZV91aWQYAiABKAkSEAoIcmV2aXNpb24YAyABKAQSFgoOdGFyZ2V0X3ZlcnNpb24YBCABKAkSGAoQcmVhZF9vbmx5X3JlYXNvbhgFIAEoCSr2AQoKUHJveHlTdGF0ZRIbChdQUk9YWV9TVEFURV9VTlNQRUNJRklFRBAAEhgKFFBST1hZX1NUQVRFX05PVF9TRU5UEAESFwoTUFJPWFlfU1RBVEVfUEVORElORxACEhYKElBST1hZX1NUQVRFX1NZTkNFRBADEhUKEVBST1hZX1NUQVRFX1NUQUxFEAQSFgoSUFJPWFlfU1RBVEVfTkFDS0VEEAUSHAoYUFJPWFlfU1RBVEVfRElTQ09OTkVDVEVEEAYSFAoQUFJPWFlfU1RBVEVfSEVMRBAHEh0KGVBST1hZX1NUQVRFX1NFUlZJTkdfU1RBTEUQCCp0CgpEcmFpblN0YXRlEhsKF0RSQUlOX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSRFJBSU5fU1RBVEVfV0FOVEVEEAESGAoURFJBSU5fU1RBVEVfRFJBSU5JTkcQAhIXChNEUkFJTl9TVEFURV9EUkFJTkVEEAMqswEKDFJvbGxvdXRTdGF0ZRIdChlST0xMT1VUX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUUk9MTE9VVF9TVEFURV9DQU5BUlkQARIZChVST0xMT1VUX1NUQVRFX1JPTExJTkcQAhIaChZST0xMT1VUX1NUQVRFX0NPTVBMRVRFEAMSGAoUUk9MTE9VVF9TVEFURV9IQUxURUQQBBIZChVST0xMT1VUX1NUQVRFX1BBUlRJQUwQBSp8Cg1Qcm92aWRlclN0YXRlEh4KGlBST1ZJREVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRUFJPVklERVJfU1RBVEVfT0sQARIYChRQUk9WSURFUl9TVEFURV9TVEFMRRACEhoKFlBST1ZJREVSX1NUQVRFX0ZBSUxJTkcQAzKyEgoMQWRtaW5TZXJ2aWNlEl0KDkFwcGx5UmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5BcHBseVJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLkFwcGx5UmVzb3VyY2VzUmVzcG9uc2USWgoNRGlmZlJlc291cmNlcxIjLnZtY3AuYWRtaW4udjEuRGlmZlJlc291cmNlc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkRpZmZSZXNvdXJjZXNSZXNwb25zZRJaCg1BbmFseXplQ29uZmlnEiMudm1jcC5hZG1pbi52MS5BbmFseXplQ29uZmlnUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuQW5hbHl6ZUNvbmZpZ1Jlc3BvbnNlElcKDEV4cGxhaW5Sb3V0ZRIiLnZtY3AuYWRtaW4udjEuRXhwbGFpblJvdXRlUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuRXhwbGFpblJvdXRlUmVzcG9uc2USXQoOQ3JlYXRlUmVzb3VyY2USJC52bWNwLmFkbWluLnYxLkNyZWF0ZVJlc291cmNlUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuQ3JlYXRlUmVzb3VyY2VSZXNwb25zZRJdCg5VcGRhdGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuVXBkYXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5VcGRhdGVSZXNvdXJjZVJlc3BvbnNlElQKC0dldFJlc291cmNlEiEudm1jcC5hZG1pbi52MS5HZXRSZXNvdXJjZVJlcXVlc3QaIi52bWNwLmFkbWluLnYxLkdldFJlc291cmNlUmVzcG9uc2USWgoNTGlzdFJlc291cmNlcxIjLnZtY3AuYWRtaW4udjEuTGlzdFJlc291cmNlc1JlcXVlc3QaJC52bWNwLmFkbWluLnYxLkxpc3RSZXNvdXJjZXNSZXNwb25zZRJdCg5EZWxldGVSZXNvdXJjZRIkLnZtY3AuYWRtaW4udjEuRGVsZXRlUmVzb3VyY2VSZXF1ZXN0GiUudm1jcC5hZG1pbi52MS5EZWxldGVSZXNvdXJjZVJlc3BvbnNlEl8KDldhdGNoUmVzb3VyY2VzEiQudm1jcC5hZG1pbi52MS5XYXRjaFJlc291cmNlc1JlcXVlc3QaJS52bWNwLmFkbWluLnYxLldhdGNoUmVzb3VyY2VzUmVzcG9uc2UwARJUCgtMaXN0UHJveGllcxIhLnZtY3AuYWRtaW4udjEuTGlzdFByb3hpZXNSZXF1ZXN0GiIudm1jcC5hZG1pbi52MS5MaXN0UHJveGllc1Jlc3BvbnNlElkKDFdhdGNoUHJveGllcxIiLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVxdWVzdBojLnZtY3AuYWRtaW4udjEuV2F0Y2hQcm94aWVzUmVzcG9uc2UwARJRCgpEcmFpblByb3h5EiAudm1jcC5hZG1pbi52MS5EcmFpblByb3h5UmVxdWVzdBohLnZtY3AuYWRtaW4udjEuRHJhaW5Qcm94eVJlc3BvbnNlEk0KCFRhcENhbGxzEh4udm1jcC5hZG1pbi52MS5UYXBDYWxsc1JlcXVlc3QaHy52bWNwLmFkbWluLnYxLlRhcENhbGxzUmVzcG9uc2UwARJNCghTdW1DYWxscxIeLnZtY3AuYWRtaW4udjEuU3VtQ2FsbHNSZXF1ZXN0Gh8udm1jcC5hZG1pbi52MS5TdW1DYWxsc1Jlc3BvbnNlMAESUQoKR2V0Um9sbG91dBIgLnZtY3AuYWRtaW4udjEuR2V0Um9sbG91dFJlcXVlc3QaIS52bWNwLmFkbWluLnYxLkdldFJvbGxvdXRSZXNwb25zZRJLCghMaXN0VmlldxIeLnZtY3AuYWRtaW4udjEuTGlzdFZpZXdSZXF1ZXN0Gh8udm1jcC5hZG1pbi52MS5MaXN0Vmlld1Jlc3BvbnNlEloKDUxpc3RQcm92aWRlcnMSIy52bWNwLmFkbWluLnYxLkxpc3RQcm92aWRlcnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2USXQoOUmV2b2tlU2Vzc2lvbnMSJC52bWNwLmFkbWluLnYxLlJldm9rZVNlc3Npb25zUmVxdWVzdBolLnZtY3AuYWRtaW4udjEuUmV2b2tlU2Vzc2lvbnNSZXNwb25zZRJXCgxMaXN0U2Vzc2lvbnMSIi52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaIy52bWNwLmFkbWluLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEloKDUxpc3RSZXZpc2lvbnMSIy52bWNwLmFkbWluLnYxLkxpc3RSZXZpc2lvbnNSZXF1ZXN0GiQudm1jcC5hZG1pbi52MS5MaXN0UmV2aXNpb25zUmVzcG9uc2USVAoLR2V0UmV2aXNpb24SIS52bWNwLmFkbWluLnYxLkdldFJldmlzaW9uUmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuR2V0UmV2aXNpb25SZXNwb25zZRJmChFSb2xsYmFja1Jlc291cmNlcxInLnZtY3AuYWRtaW4udjEuUm9sbGJhY2tSZXNvdXJjZXNSZXF1ZXN0Gigudm1jcC5hZG1pbi52MS5Sb2xsYmFja1Jlc291cmNlc1Jlc3BvbnNlEmAKD0xpc3RBdWRpdEV2ZW50cxIlLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBomLnZtY3AuYWRtaW4udjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USVAoLVmVyaWZ5QXVkaXQSIS52bWNwLmFkbWluLnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoiLnZtY3AuYWRtaW4udjEuVmVyaWZ5QXVkaXRSZXNwb25zZRJaCg1HZXRTZXJ2ZXJJbmZvEiMudm1jcC5hZG1pbi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBokLnZtY3AuYWRtaW4udjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_field_mask, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_admin_v1_analyze, file_vmcp_admin_v1_diff, file_vmcp_admin_v1_route, file_vmcp_discovery_v1_discovery, file_vmcp_resource_v1_resource]);
 
 /**
  * Resources to create or replace.
@@ -864,6 +864,160 @@ export const DrainProxyRequestSchema: GenMessage<DrainProxyRequest> = /*@__PURE_
   messageDesc(file_vmcp_admin_v1_admin, 17);
 
 /**
+ * Which calls to tell of.
+ *
+ * @generated from message vmcp.admin.v1.TapCallsRequest
+ */
+export type TapCallsRequest = Message<"vmcp.admin.v1.TapCallsRequest"> & {
+  /**
+   * The filter.
+   *
+   * @generated from field: vmcp.discovery.v1.CallFilter filter = 1;
+   */
+  filter?: CallFilter | undefined;
+
+  /**
+   * Of so many one. Unset: all.
+   *
+   * @generated from field: uint32 sample = 2;
+   */
+  sample: number;
+
+  /**
+   * At most so many a second, of all proxies. Unset: 100; at most 1,000.
+   *
+   * @generated from field: uint32 per_second = 3;
+   */
+  perSecond: number;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.TapCallsRequest.
+ * Use `create(TapCallsRequestSchema)` to create a new message.
+ */
+export const TapCallsRequestSchema: GenMessage<TapCallsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 18);
+
+/**
+ * The first message says who is asked, the others hold calls.
+ *
+ * @generated from message vmcp.admin.v1.TapCallsResponse
+ */
+export type TapCallsResponse = Message<"vmcp.admin.v1.TapCallsResponse"> & {
+  /**
+   * Id of the proxy of these calls; empty in the first message.
+   *
+   * @generated from field: string proxy = 1;
+   */
+  proxy: string;
+
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.CallEvent events = 2;
+   */
+  events: CallEvent[];
+
+  /**
+   * Calls that are not here because there were too many, since the message before.
+   *
+   * @generated from field: uint64 left_out = 3;
+   */
+  leftOut: bigint;
+
+  /**
+   * Ids of the proxies that are asked, sorted; in the first message only. Those that come later are asked too.
+   *
+   * @generated from field: repeated string asked = 4;
+   */
+  asked: string[];
+
+  /**
+   * Ids of connected proxies that are of a version which can't be asked, sorted; in the first message only.
+   *
+   * @generated from field: repeated string unable = 5;
+   */
+  unable: string[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.TapCallsResponse.
+ * Use `create(TapCallsResponseSchema)` to create a new message.
+ */
+export const TapCallsResponseSchema: GenMessage<TapCallsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 19);
+
+/**
+ * Which calls to sum.
+ *
+ * @generated from message vmcp.admin.v1.SumCallsRequest
+ */
+export type SumCallsRequest = Message<"vmcp.admin.v1.SumCallsRequest"> & {
+  /**
+   * The filter.
+   *
+   * @generated from field: vmcp.discovery.v1.CallFilter filter = 1;
+   */
+  filter?: CallFilter | undefined;
+
+  /**
+   * Over how long each. Unset: 1 s; 0.5 s to 60 s.
+   *
+   * @generated from field: google.protobuf.Duration over = 2;
+   */
+  over?: Duration | undefined;
+};
+
+/**
+ * Describes the message vmcp.admin.v1.SumCallsRequest.
+ * Use `create(SumCallsRequestSchema)` to create a new message.
+ */
+export const SumCallsRequestSchema: GenMessage<SumCallsRequest> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 20);
+
+/**
+ * The first message says who is asked, the others hold sums.
+ *
+ * @generated from message vmcp.admin.v1.SumCallsResponse
+ */
+export type SumCallsResponse = Message<"vmcp.admin.v1.SumCallsResponse"> & {
+  /**
+   * Id of the proxy of these sums; empty in the first message.
+   *
+   * @generated from field: string proxy = 1;
+   */
+  proxy: string;
+
+  /**
+   * Any order; only what was called.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.CallSum sums = 2;
+   */
+  sums: CallSum[];
+
+  /**
+   * As in TapCallsResponse.
+   *
+   * @generated from field: repeated string asked = 3;
+   */
+  asked: string[];
+
+  /**
+   * As in TapCallsResponse.
+   *
+   * @generated from field: repeated string unable = 4;
+   */
+  unable: string[];
+};
+
+/**
+ * Describes the message vmcp.admin.v1.SumCallsResponse.
+ * Use `create(SumCallsResponseSchema)` to create a new message.
+ */
+export const SumCallsResponseSchema: GenMessage<SumCallsResponse> = /*@__PURE__*/
+  messageDesc(file_vmcp_admin_v1_admin, 21);
+
+/**
  * What came of it.
  *
  * @generated from message vmcp.admin.v1.DrainProxyResponse
@@ -882,7 +1036,7 @@ export type DrainProxyResponse = Message<"vmcp.admin.v1.DrainProxyResponse"> & {
  * Use `create(DrainProxyResponseSchema)` to create a new message.
  */
 export const DrainProxyResponseSchema: GenMessage<DrainProxyResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 18);
+  messageDesc(file_vmcp_admin_v1_admin, 22);
 
 /**
  * A refused version.
@@ -924,7 +1078,7 @@ export type NackRecord = Message<"vmcp.admin.v1.NackRecord"> & {
  * Use `create(NackRecordSchema)` to create a new message.
  */
 export const NackRecordSchema: GenMessage<NackRecord> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 19);
+  messageDesc(file_vmcp_admin_v1_admin, 23);
 
 /**
  * All proxies.
@@ -939,7 +1093,7 @@ export type ListProxiesRequest = Message<"vmcp.admin.v1.ListProxiesRequest"> & {
  * Use `create(ListProxiesRequestSchema)` to create a new message.
  */
 export const ListProxiesRequestSchema: GenMessage<ListProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 20);
+  messageDesc(file_vmcp_admin_v1_admin, 24);
 
 /**
  * Sorted by id.
@@ -974,7 +1128,7 @@ export type ListProxiesResponse = Message<"vmcp.admin.v1.ListProxiesResponse"> &
  * Use `create(ListProxiesResponseSchema)` to create a new message.
  */
 export const ListProxiesResponseSchema: GenMessage<ListProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 21);
+  messageDesc(file_vmcp_admin_v1_admin, 25);
 
 /**
  * All proxies.
@@ -989,7 +1143,7 @@ export type WatchProxiesRequest = Message<"vmcp.admin.v1.WatchProxiesRequest"> &
  * Use `create(WatchProxiesRequestSchema)` to create a new message.
  */
 export const WatchProxiesRequestSchema: GenMessage<WatchProxiesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 22);
+  messageDesc(file_vmcp_admin_v1_admin, 26);
 
 /**
  * All proxies, again after each change.
@@ -1024,7 +1178,7 @@ export type WatchProxiesResponse = Message<"vmcp.admin.v1.WatchProxiesResponse">
  * Use `create(WatchProxiesResponseSchema)` to create a new message.
  */
 export const WatchProxiesResponseSchema: GenMessage<WatchProxiesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 23);
+  messageDesc(file_vmcp_admin_v1_admin, 27);
 
 /**
  * The newest.
@@ -1039,7 +1193,7 @@ export type GetRolloutRequest = Message<"vmcp.admin.v1.GetRolloutRequest"> & {
  * Use `create(GetRolloutRequestSchema)` to create a new message.
  */
 export const GetRolloutRequestSchema: GenMessage<GetRolloutRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 24);
+  messageDesc(file_vmcp_admin_v1_admin, 28);
 
 /**
  * The newest version on its way.
@@ -1151,7 +1305,7 @@ export type GetRolloutResponse = Message<"vmcp.admin.v1.GetRolloutResponse"> & {
  * Use `create(GetRolloutResponseSchema)` to create a new message.
  */
 export const GetRolloutResponseSchema: GenMessage<GetRolloutResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 25);
+  messageDesc(file_vmcp_admin_v1_admin, 29);
 
 /**
  * Of which virtual server.
@@ -1172,7 +1326,7 @@ export type ListViewRequest = Message<"vmcp.admin.v1.ListViewRequest"> & {
  * Use `create(ListViewRequestSchema)` to create a new message.
  */
 export const ListViewRequestSchema: GenMessage<ListViewRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 26);
+  messageDesc(file_vmcp_admin_v1_admin, 30);
 
 /**
  * As reported.
@@ -1200,7 +1354,7 @@ export type ListViewResponse = Message<"vmcp.admin.v1.ListViewResponse"> & {
  * Use `create(ListViewResponseSchema)` to create a new message.
  */
 export const ListViewResponseSchema: GenMessage<ListViewResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 27);
+  messageDesc(file_vmcp_admin_v1_admin, 31);
 
 /**
  * One discovery provider.
@@ -1270,7 +1424,7 @@ export type Provider = Message<"vmcp.admin.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 28);
+  messageDesc(file_vmcp_admin_v1_admin, 32);
 
 /**
  * All providers.
@@ -1291,7 +1445,7 @@ export type ListProvidersRequest = Message<"vmcp.admin.v1.ListProvidersRequest">
  * Use `create(ListProvidersRequestSchema)` to create a new message.
  */
 export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 29);
+  messageDesc(file_vmcp_admin_v1_admin, 33);
 
 /**
  * In the order of their precedence.
@@ -1320,7 +1474,7 @@ export type ListProvidersResponse = Message<"vmcp.admin.v1.ListProvidersResponse
  * Use `create(ListProvidersResponseSchema)` to create a new message.
  */
 export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 30);
+  messageDesc(file_vmcp_admin_v1_admin, 34);
 
 /**
  * Which sessions to revoke: exactly one of `session`, `subject` and `all`, as in vmcp.resource.v1.Revocation.
@@ -1390,7 +1544,7 @@ export type RevokeSessionsRequest = Message<"vmcp.admin.v1.RevokeSessionsRequest
  * Use `create(RevokeSessionsRequestSchema)` to create a new message.
  */
 export const RevokeSessionsRequestSchema: GenMessage<RevokeSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 31);
+  messageDesc(file_vmcp_admin_v1_admin, 35);
 
 /**
  * What was made.
@@ -1425,7 +1579,7 @@ export type RevokeSessionsResponse = Message<"vmcp.admin.v1.RevokeSessionsRespon
  * Use `create(RevokeSessionsResponseSchema)` to create a new message.
  */
 export const RevokeSessionsResponseSchema: GenMessage<RevokeSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 32);
+  messageDesc(file_vmcp_admin_v1_admin, 36);
 
 /**
  * Which sessions to list. The filters hold together.
@@ -1467,7 +1621,7 @@ export type ListSessionsRequest = Message<"vmcp.admin.v1.ListSessionsRequest"> &
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 33);
+  messageDesc(file_vmcp_admin_v1_admin, 37);
 
 /**
  * As the proxies reported.
@@ -1509,7 +1663,7 @@ export type ListSessionsResponse = Message<"vmcp.admin.v1.ListSessionsResponse">
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 34);
+  messageDesc(file_vmcp_admin_v1_admin, 38);
 
 /**
  * One commit.
@@ -1565,7 +1719,7 @@ export type Revision = Message<"vmcp.admin.v1.Revision"> & {
  * Use `create(RevisionSchema)` to create a new message.
  */
 export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 35);
+  messageDesc(file_vmcp_admin_v1_admin, 39);
 
 /**
  * One page.
@@ -1593,7 +1747,7 @@ export type ListRevisionsRequest = Message<"vmcp.admin.v1.ListRevisionsRequest">
  * Use `create(ListRevisionsRequestSchema)` to create a new message.
  */
 export const ListRevisionsRequestSchema: GenMessage<ListRevisionsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 36);
+  messageDesc(file_vmcp_admin_v1_admin, 40);
 
 /**
  * One page.
@@ -1621,7 +1775,7 @@ export type ListRevisionsResponse = Message<"vmcp.admin.v1.ListRevisionsResponse
  * Use `create(ListRevisionsResponseSchema)` to create a new message.
  */
 export const ListRevisionsResponseSchema: GenMessage<ListRevisionsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 37);
+  messageDesc(file_vmcp_admin_v1_admin, 41);
 
 /**
  * Which.
@@ -1642,7 +1796,7 @@ export type GetRevisionRequest = Message<"vmcp.admin.v1.GetRevisionRequest"> & {
  * Use `create(GetRevisionRequestSchema)` to create a new message.
  */
 export const GetRevisionRequestSchema: GenMessage<GetRevisionRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 38);
+  messageDesc(file_vmcp_admin_v1_admin, 42);
 
 /**
  * The commit.
@@ -1670,7 +1824,7 @@ export type GetRevisionResponse = Message<"vmcp.admin.v1.GetRevisionResponse"> &
  * Use `create(GetRevisionResponseSchema)` to create a new message.
  */
 export const GetRevisionResponseSchema: GenMessage<GetRevisionResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 39);
+  messageDesc(file_vmcp_admin_v1_admin, 43);
 
 /**
  * Back to when.
@@ -1719,7 +1873,7 @@ export type RollbackResourcesRequest = Message<"vmcp.admin.v1.RollbackResourcesR
  * Use `create(RollbackResourcesRequestSchema)` to create a new message.
  */
 export const RollbackResourcesRequestSchema: GenMessage<RollbackResourcesRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 40);
+  messageDesc(file_vmcp_admin_v1_admin, 44);
 
 /**
  * What changed.
@@ -1768,7 +1922,7 @@ export type RollbackResourcesResponse = Message<"vmcp.admin.v1.RollbackResources
  * Use `create(RollbackResourcesResponseSchema)` to create a new message.
  */
 export const RollbackResourcesResponseSchema: GenMessage<RollbackResourcesResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 41);
+  messageDesc(file_vmcp_admin_v1_admin, 45);
 
 /**
  * One line of the audit trail.
@@ -1873,7 +2027,7 @@ export type AuditEvent = Message<"vmcp.admin.v1.AuditEvent"> & {
  * Use `create(AuditEventSchema)` to create a new message.
  */
 export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 42);
+  messageDesc(file_vmcp_admin_v1_admin, 46);
 
 /**
  * One page.
@@ -1908,7 +2062,7 @@ export type ListAuditEventsRequest = Message<"vmcp.admin.v1.ListAuditEventsReque
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 43);
+  messageDesc(file_vmcp_admin_v1_admin, 47);
 
 /**
  * One page.
@@ -1936,7 +2090,7 @@ export type ListAuditEventsResponse = Message<"vmcp.admin.v1.ListAuditEventsResp
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 44);
+  messageDesc(file_vmcp_admin_v1_admin, 48);
 
 /**
  * All that is kept.
@@ -1951,7 +2105,7 @@ export type VerifyAuditRequest = Message<"vmcp.admin.v1.VerifyAuditRequest"> & {
  * Use `create(VerifyAuditRequestSchema)` to create a new message.
  */
 export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 45);
+  messageDesc(file_vmcp_admin_v1_admin, 49);
 
 /**
  * What was found.
@@ -1993,7 +2147,7 @@ export type VerifyAuditResponse = Message<"vmcp.admin.v1.VerifyAuditResponse"> &
  * Use `create(VerifyAuditResponseSchema)` to create a new message.
  */
 export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 46);
+  messageDesc(file_vmcp_admin_v1_admin, 50);
 
 /**
  * Nothing to say.
@@ -2008,7 +2162,7 @@ export type GetServerInfoRequest = Message<"vmcp.admin.v1.GetServerInfoRequest">
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 47);
+  messageDesc(file_vmcp_admin_v1_admin, 51);
 
 /**
  * Who answers.
@@ -2057,7 +2211,7 @@ export type GetServerInfoResponse = Message<"vmcp.admin.v1.GetServerInfoResponse
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_vmcp_admin_v1_admin, 48);
+  messageDesc(file_vmcp_admin_v1_admin, 52);
 
 /**
  * How a proxy stands to what it should run.
@@ -2446,6 +2600,27 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof DrainProxyRequestSchema;
     output: typeof DrainProxyResponseSchema;
+  },
+  /**
+   * Calls as they end, on the proxies that are connected to this control plane; ends when the caller leaves.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.TapCalls
+   */
+  tapCalls: {
+    methodKind: "server_streaming";
+    input: typeof TapCallsRequestSchema;
+    output: typeof TapCallsResponseSchema;
+  },
+  /**
+   * Sums of the calls on the proxies that are connected to this control plane, one message for each report of a proxy; ends when the caller
+   * leaves.
+   *
+   * @generated from rpc vmcp.admin.v1.AdminService.SumCalls
+   */
+  sumCalls: {
+    methodKind: "server_streaming";
+    input: typeof SumCallsRequestSchema;
+    output: typeof SumCallsResponseSchema;
   },
   /**
    * How far the newest version has come, on the proxies of all control planes.

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/discovery/v1/discovery.proto.
  */
 export const file_vmcp_discovery_v1_discovery: GenFile = /*@__PURE__*/
-  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIogCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIAEIJCgdtZXNzYWdlIuABCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJEjYKDWNvbmZpZ19zb3VyY2UYCCABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIssBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxIQCghkcmFpbmluZxgFIAEoCBIRCgl3b3JrX2xlZnQYBiABKA0iqgEKDUJhY2tlbmRTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAQgASgJEg0KBXRvb2xzGAUgASgNEhEKCXJlc291cmNlcxgGIAEoDRIPCgdwcm9tcHRzGAcgASgNEgsKA2VyYRgIIAEoCRITCgtsaXN0ZWRfd2l0aBgJIAEoCSJaChFWaXJ0dWFsU2VydmVyVmlldxIWCg52aXJ0dWFsX3NlcnZlchgBIAEoCRItCgdlbnRyaWVzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuVmlld0VudHJ5ImEKCVZpZXdFbnRyeRIMCgRraW5kGAEgASgJEg8KB2V4cG9zZWQYAiABKAkSDwoHYmFja2VuZBgDIAEoCRIQCghvcmlnaW5hbBgEIAEoCRISCgpkZWNpZGVkX2J5GAUgASgJIqUDChdTdHJlYW1TbmFwc2hvdHNSZXNwb25zZRINCgVub25jZRgBIAEoBBIPCgd2ZXJzaW9uGAIgASgJEhAKCHJldmlzaW9uGAMgASgEEg4KBmRpZ2VzdBgEIAEoDBIRCglzdG9yZV91aWQYBSABKAkSLwoIc25hcHNob3QYBiABKAsyGy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdEgAEikKBWRlbHRhGAcgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuRGVsdGFIABIxCgp1cF90b19kYXRlGAggASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuVXBUb0RhdGVIABIpCgVkcmFpbhgJIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRyYWluSAASOgoOc2Vzc2lvbnNfcXVlcnkYCiABKAsyIC52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uc1F1ZXJ5SAASNAoLZHJhaW5fb3JkZXIYCyABKAsyHS52bWNwLmRpc2NvdmVyeS52MS5EcmFpbk9yZGVySABCCQoHcGF5bG9hZCJfCghTbmFwc2hvdBI2CglyZXNvdXJjZXMYASADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEgwKBHBhcnQYAiABKA0SDQoFcGFydHMYAyABKA0iZQoFRGVsdGESFAoMYmFzZV92ZXJzaW9uGAEgASgJEjQKB3Vwc2VydHMYAiADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5TbmFwc2hvdFJlc291cmNlEhAKCHJlbW92YWxzGAMgAygJIgoKCFVwVG9EYXRlIkcKBURyYWluEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGFsdGVybmF0aXZlcxgCIAMoCSIbCgpEcmFpbk9yZGVyEg0KBWRyYWluGAEgASgIIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIrkCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIABIvCgVjYWxscxgGIAEoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxzUmVwb3J0SABCCQoHbWVzc2FnZSLgAQoFSGVsbG8SJQoEbm9kZRgBIAEoCzIXLnZtY3AuZGlzY292ZXJ5LnYxLk5vZGUSFQoNa25vd25fdmVyc2lvbhgCIAEoCRIUCgxrbm93bl9kaWdlc3QYAyABKAwSEQoJc3RvcmVfdWlkGAQgASgJEhIKCnNjaGVtYV9taW4YBSABKA0SEgoKc2NoZW1hX21heBgGIAEoDRIQCghmZWF0dXJlcxgHIAMoCRI2Cg1jb25maWdfc291cmNlGAggASgOMh8udm1jcC5kaXNjb3ZlcnkudjEuQ29uZmlnU291cmNlIrYBCgROb2RlEgoKAmlkGAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEhgKEHNvZnR3YXJlX3ZlcnNpb24YAyABKAkSMwoGbGFiZWxzGAQgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuTm9kZS5MYWJlbHNFbnRyeRIPCgdhZGRyZXNzGAUgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiegoDQWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgMEjEKDmFwcGx5X2R1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHdhcm5pbmdzGAUgAygJIo4BCgROYWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSFAoMbGl2ZV92ZXJzaW9uGAMgASgJEi0KBnJlYXNvbhgEIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYBSABKAsyEi5nb29nbGUucnBjLlN0YXR1cyLLAQoMU3RhdHVzUmVwb3J0EhQKDGxpdmVfdmVyc2lvbhgBIAEoCRIXCg9hY3RpdmVfc2Vzc2lvbnMYAiABKA0SMgoIYmFja2VuZHMYAyADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEjMKBXZpZXdzGAQgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcSEAoIZHJhaW5pbmcYBSABKAgSEQoJd29ya19sZWZ0GAYgASgNIqoBCg1CYWNrZW5kU3RhdHVzEgwKBG5hbWUYASABKAkSDQoFc3RhdGUYAiABKAkSDQoFZXJyb3IYAyABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgEIAEoCRINCgV0b29scxgFIAEoDRIRCglyZXNvdXJjZXMYBiABKA0SDwoHcHJvbXB0cxgHIAEoDRILCgNlcmEYCCABKAkSEwoLbGlzdGVkX3dpdGgYCSABKAkiWgoRVmlydHVhbFNlcnZlclZpZXcSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkSLQoHZW50cmllcxgCIAMoCzIcLnZtY3AuZGlzY292ZXJ5LnYxLlZpZXdFbnRyeSJhCglWaWV3RW50cnkSDAoEa2luZBgBIAEoCRIPCgdleHBvc2VkGAIgASgJEg8KB2JhY2tlbmQYAyABKAkSEAoIb3JpZ2luYWwYBCABKAkSEgoKZGVjaWRlZF9ieRgFIAEoCSLbAwoXU3RyZWFtU25hcHNob3RzUmVzcG9uc2USDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIOCgZkaWdlc3QYBCABKAwSEQoJc3RvcmVfdWlkGAUgASgJEi8KCHNuYXBzaG90GAYgASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RIABIpCgVkZWx0YRgHIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRlbHRhSAASMQoKdXBfdG9fZGF0ZRgIIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlVwVG9EYXRlSAASKQoFZHJhaW4YCSABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EcmFpbkgAEjoKDnNlc3Npb25zX3F1ZXJ5GAogASgLMiAudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNRdWVyeUgAEjQKC2RyYWluX29yZGVyGAsgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5PcmRlckgAEjQKC2NhbGxzX3F1ZXJ5GAwgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbHNRdWVyeUgAQgkKB3BheWxvYWQiXwoIU25hcHNob3QSNgoJcmVzb3VyY2VzGAEgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIMCgRwYXJ0GAIgASgNEg0KBXBhcnRzGAMgASgNImUKBURlbHRhEhQKDGJhc2VfdmVyc2lvbhgBIAEoCRI0Cgd1cHNlcnRzGAIgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIQCghyZW1vdmFscxgDIAMoCSIKCghVcFRvRGF0ZSJHCgVEcmFpbhIoCgVncmFjZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhbHRlcm5hdGl2ZXMYAiADKAkiGwoKRHJhaW5PcmRlchINCgVkcmFpbhgBIAEoCCKmAQoKQ2FsbHNRdWVyeRIKCgJpZBgBIAEoBBIMCgRzdG9wGAIgASgIEi0KBmZpbHRlchgDIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxGaWx0ZXISDgoGc2FtcGxlGAQgASgNEhIKCnBlcl9zZWNvbmQYBSABKA0SKwoIc3VtX292ZXIYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icgoKQ2FsbEZpbHRlchINCgVncm91cBgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIQCgh3b3JrbG9hZBgDIAEoCRIMCgR0b29sGAQgASgJEg4KBnN0YXR1cxgFIAEoCRINCgVwcm94eRgGIAEoCSKJAQoLQ2FsbHNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSLAoGZXZlbnRzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuQ2FsbEV2ZW50EigKBHN1bXMYAyADKAsyGi52bWNwLmRpc2NvdmVyeS52MS5DYWxsU3VtEhAKCGxlZnRfb3V0GAQgASgEIv0BCglDYWxsRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoGdGFyZ2V0GAIgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbFRhcmdldBIPCgdvdXRjb21lGAMgASgJEisKCGR1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDXJlcXVlc3RfYnl0ZXMYBSABKA0SFgoOcmVzcG9uc2VfYnl0ZXMYBiABKA0SEAoIaWRlbnRpdHkYByABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgIIAEoCSJUCgpDYWxsVGFyZ2V0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg4KBm1ldGhvZBgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHdvcmtsb2FkGAQgASgJIpkBCgdDYWxsU3VtEi0KBnRhcmdldBgBIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxUYXJnZXQSDQoFY2FsbHMYAiABKAQSDgoGZmFpbGVkGAMgASgEEhEKCWR1cmF0aW9ucxgEIAMoBBIVCg1yZXF1ZXN0X2J5dGVzGAUgASgEEhYKDnJlc3BvbnNlX2J5dGVzGAYgASgEIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
 
 /**
  * From the proxy.
@@ -71,6 +71,14 @@ export type StreamSnapshotsRequest = Message<"vmcp.discovery.v1.StreamSnapshotsR
      */
     value: SessionsReport;
     case: "sessions";
+  } | {
+    /**
+     * Answers a CallsQuery.
+     *
+     * @generated from field: vmcp.discovery.v1.CallsReport calls = 6;
+     */
+    value: CallsReport;
+    case: "calls";
   } | { case: undefined; value?: undefined };
 };
 
@@ -131,7 +139,7 @@ export type Hello = Message<"vmcp.discovery.v1.Hello"> & {
 
   /**
    * Optional abilities, by name. `sessions-query`: answers SessionsQuery. `delta`: takes a Delta. `parts`: takes a Snapshot in
-   * several parts. `drain`: takes a DrainOrder.
+   * several parts. `drain`: takes a DrainOrder. `calls`: answers CallsQuery.
    *
    * @generated from field: repeated string features = 7;
    */
@@ -606,6 +614,15 @@ export type StreamSnapshotsResponse = Message<"vmcp.discovery.v1.StreamSnapshots
      */
     value: DrainOrder;
     case: "drainOrder";
+  } | {
+    /**
+     * Tell of calls. Only to proxies that named the feature `calls`; comes as SessionsQuery does, and is answered by any number of
+     * CallsReports.
+     *
+     * @generated from field: vmcp.discovery.v1.CallsQuery calls_query = 12;
+     */
+    value: CallsQuery;
+    case: "callsQuery";
   } | { case: undefined; value?: undefined };
 };
 
@@ -753,6 +770,330 @@ export const DrainOrderSchema: GenMessage<DrainOrder> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 14);
 
 /**
+ * Asks a proxy to tell of calls from now on, until the stream ends or the query is stopped. Nothing that a caller or a server wrote is told
+ * but names.
+ *
+ * @generated from message vmcp.discovery.v1.CallsQuery
+ */
+export type CallsQuery = Message<"vmcp.discovery.v1.CallsQuery"> & {
+  /**
+   * For the reports; unique per control plane process.
+   *
+   * @generated from field: uint64 id = 1;
+   */
+  id: bigint;
+
+  /**
+   * End the query with this id.
+   *
+   * @generated from field: bool stop = 2;
+   */
+  stop: boolean;
+
+  /**
+   * Which calls.
+   *
+   * @generated from field: vmcp.discovery.v1.CallFilter filter = 3;
+   */
+  filter?: CallFilter | undefined;
+
+  /**
+   * Of so many calls that pass the filter one is told of, chosen at random. Unset: all.
+   *
+   * @generated from field: uint32 sample = 4;
+   */
+  sample: number;
+
+  /**
+   * At most so many, those that come first in each fifth of a second. Unset: 100; at most 1,000.
+   *
+   * @generated from field: uint32 per_second = 5;
+   */
+  perSecond: number;
+
+  /**
+   * Tell sums of all calls that pass the filter, over so long each, instead of calls. At least 0.5 s.
+   *
+   * @generated from field: google.protobuf.Duration sum_over = 6;
+   */
+  sumOver?: Duration | undefined;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallsQuery.
+ * Use `create(CallsQuerySchema)` to create a new message.
+ */
+export const CallsQuerySchema: GenMessage<CallsQuery> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 15);
+
+/**
+ * Which calls; the filters hold together, and what is empty lets all through.
+ *
+ * @generated from message vmcp.discovery.v1.CallFilter
+ */
+export type CallFilter = Message<"vmcp.discovery.v1.CallFilter"> & {
+  /**
+   * Of virtual servers over this group.
+   *
+   * @generated from field: string group = 1;
+   */
+  group: string;
+
+  /**
+   * Name of the virtual server.
+   *
+   * @generated from field: string virtual_server = 2;
+   */
+  virtualServer: string;
+
+  /**
+   * Name of the backend.
+   *
+   * @generated from field: string workload = 3;
+   */
+  workload: string;
+
+  /**
+   * Name of the tool or prompt, as clients know it.
+   *
+   * @generated from field: string tool = 4;
+   */
+  tool: string;
+
+  /**
+   * `ok`, `failed` (everything else), or one outcome.
+   *
+   * @generated from field: string status = 5;
+   */
+  status: string;
+
+  /**
+   * Id of the proxy.
+   *
+   * @generated from field: string proxy = 6;
+   */
+  proxy: string;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallFilter.
+ * Use `create(CallFilterSchema)` to create a new message.
+ */
+export const CallFilterSchema: GenMessage<CallFilter> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 16);
+
+/**
+ * What answers a CallsQuery.
+ *
+ * @generated from message vmcp.discovery.v1.CallsReport
+ */
+export type CallsReport = Message<"vmcp.discovery.v1.CallsReport"> & {
+  /**
+   * Of the query.
+   *
+   * @generated from field: uint64 query_id = 1;
+   */
+  queryId: bigint;
+
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.CallEvent events = 2;
+   */
+  events: CallEvent[];
+
+  /**
+   * Since the report before.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.CallSum sums = 3;
+   */
+  sums: CallSum[];
+
+  /**
+   * Calls or sums that are not here because there were too many. Those that were not chosen do not count.
+   *
+   * @generated from field: uint64 left_out = 4;
+   */
+  leftOut: bigint;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallsReport.
+ * Use `create(CallsReportSchema)` to create a new message.
+ */
+export const CallsReportSchema: GenMessage<CallsReport> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 17);
+
+/**
+ * One call that has ended.
+ *
+ * @generated from message vmcp.discovery.v1.CallEvent
+ */
+export type CallEvent = Message<"vmcp.discovery.v1.CallEvent"> & {
+  /**
+   * When it ended.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * What it was to.
+   *
+   * @generated from field: vmcp.discovery.v1.CallTarget target = 2;
+   */
+  target?: CallTarget | undefined;
+
+  /**
+   * `ok`; `tool_error` when the tool says that it failed; what stopped it, as `backend_timeout`; `error <code>` for other errors of JSON-RPC;
+   * `cancelled`; or `internal`.
+   *
+   * @generated from field: string outcome = 3;
+   */
+  outcome: string;
+
+  /**
+   * How long it took the proxy.
+   *
+   * @generated from field: google.protobuf.Duration duration = 4;
+   */
+  duration?: Duration | undefined;
+
+  /**
+   * Of the request message.
+   *
+   * @generated from field: uint32 request_bytes = 5;
+   */
+  requestBytes: number;
+
+  /**
+   * Of the response message; 0 when there was none.
+   *
+   * @generated from field: uint32 response_bytes = 6;
+   */
+  responseBytes: number;
+
+  /**
+   * Stands for who called: the same for the same caller, made with a secret of the proxies, so that nobody can guess who. `anonymous`.
+   *
+   * @generated from field: string identity = 7;
+   */
+  identity: string;
+
+  /**
+   * MCP revision of the client.
+   *
+   * @generated from field: string protocol_version = 8;
+   */
+  protocolVersion: string;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallEvent.
+ * Use `create(CallEventSchema)` to create a new message.
+ */
+export const CallEventSchema: GenMessage<CallEvent> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 18);
+
+/**
+ * What a call is to.
+ *
+ * @generated from message vmcp.discovery.v1.CallTarget
+ */
+export type CallTarget = Message<"vmcp.discovery.v1.CallTarget"> & {
+  /**
+   * Name of the virtual server.
+   *
+   * @generated from field: string virtual_server = 1;
+   */
+  virtualServer: string;
+
+  /**
+   * As `tools/call`.
+   *
+   * @generated from field: string method = 2;
+   */
+  method: string;
+
+  /**
+   * Of the tool or prompt, as clients know it; empty for other methods, and for resources, whose URIs may hold what callers wrote.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * Name of the backend; empty when there is none.
+   *
+   * @generated from field: string workload = 4;
+   */
+  workload: string;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallTarget.
+ * Use `create(CallTargetSchema)` to create a new message.
+ */
+export const CallTargetSchema: GenMessage<CallTarget> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 19);
+
+/**
+ * All calls to one target over a while.
+ *
+ * @generated from message vmcp.discovery.v1.CallSum
+ */
+export type CallSum = Message<"vmcp.discovery.v1.CallSum"> & {
+  /**
+   * The target.
+   *
+   * @generated from field: vmcp.discovery.v1.CallTarget target = 1;
+   */
+  target?: CallTarget | undefined;
+
+  /**
+   * How many ended.
+   *
+   * @generated from field: uint64 calls = 2;
+   */
+  calls: bigint;
+
+  /**
+   * How many of them were not `ok`.
+   *
+   * @generated from field: uint64 failed = 3;
+   */
+  failed: bigint;
+
+  /**
+   * By duration: up to 1, 2, 5, 10, 20, 50, 100, 200, 500 ms, 1, 2, 5, 10, 20, 50 s, and beyond; each without those before it.
+   *
+   * @generated from field: repeated uint64 durations = 4;
+   */
+  durations: bigint[];
+
+  /**
+   * Of the request messages.
+   *
+   * @generated from field: uint64 request_bytes = 5;
+   */
+  requestBytes: bigint;
+
+  /**
+   * Of the response messages.
+   *
+   * @generated from field: uint64 response_bytes = 6;
+   */
+  responseBytes: bigint;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CallSum.
+ * Use `create(CallSumSchema)` to create a new message.
+ */
+export const CallSumSchema: GenMessage<CallSum> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 20);
+
+/**
  * One named part of a snapshot.
  *
  * @generated from message vmcp.discovery.v1.SnapshotResource
@@ -785,7 +1126,7 @@ export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
  * Use `create(SnapshotResourceSchema)` to create a new message.
  */
 export const SnapshotResourceSchema: GenMessage<SnapshotResource> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 15);
+  messageDesc(file_vmcp_discovery_v1_discovery, 21);
 
 /**
  * One virtual server with its references resolved.
@@ -813,7 +1154,7 @@ export type VirtualServerConfig = Message<"vmcp.discovery.v1.VirtualServerConfig
  * Use `create(VirtualServerConfigSchema)` to create a new message.
  */
 export const VirtualServerConfigSchema: GenMessage<VirtualServerConfig> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 16);
+  messageDesc(file_vmcp_discovery_v1_discovery, 22);
 
 /**
  * The sessions that no proxy may serve. Absent from a snapshot when there are none. They only ever take away, so a proxy obeys them
@@ -835,7 +1176,7 @@ export type Revocations = Message<"vmcp.discovery.v1.Revocations"> & {
  * Use `create(RevocationsSchema)` to create a new message.
  */
 export const RevocationsSchema: GenMessage<Revocations> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 17);
+  messageDesc(file_vmcp_discovery_v1_discovery, 23);
 
 /**
  * Which sessions; as in vmcp.resource.v1.Revocation, of which exactly one of `session`, `subject` and `all` is set.
@@ -891,7 +1232,7 @@ export type Revocation = Message<"vmcp.discovery.v1.Revocation"> & {
  * Use `create(RevocationSchema)` to create a new message.
  */
 export const RevocationSchema: GenMessage<Revocation> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 18);
+  messageDesc(file_vmcp_discovery_v1_discovery, 24);
 
 /**
  * Asks a proxy for its client sessions. The filters hold together.
@@ -940,7 +1281,7 @@ export type SessionsQuery = Message<"vmcp.discovery.v1.SessionsQuery"> & {
  * Use `create(SessionsQuerySchema)` to create a new message.
  */
 export const SessionsQuerySchema: GenMessage<SessionsQuery> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 19);
+  messageDesc(file_vmcp_discovery_v1_discovery, 25);
 
 /**
  * Answers a SessionsQuery. One answer each; more, and answers to what was not asked or is over, are ignored.
@@ -982,7 +1323,7 @@ export type SessionsReport = Message<"vmcp.discovery.v1.SessionsReport"> & {
  * Use `create(SessionsReportSchema)` to create a new message.
  */
 export const SessionsReportSchema: GenMessage<SessionsReport> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 20);
+  messageDesc(file_vmcp_discovery_v1_discovery, 26);
 
 /**
  * One client session. Its id is a secret of its client and never travels.
@@ -1081,7 +1422,7 @@ export type SessionInfo = Message<"vmcp.discovery.v1.SessionInfo"> & {
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema: GenMessage<SessionInfo> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 21);
+  messageDesc(file_vmcp_discovery_v1_discovery, 27);
 
 /**
  * Where a proxy has what it runs from.

@@ -1,0 +1,56 @@
+// A stream from each control plane of the store: what only a proxy knows comes through the one that it is connected to.
+import type { ClientReadableStream } from "@grpc/grpc-js";
+import { ExitError, exitCodes } from "../exit-codes.ts";
+import { type Connection, connect, explain, type GlobalOptions } from "./connection.ts";
+import type { Output } from "./output.ts";
+import { plain } from "./table.ts";
+
+export interface EveryPlane<Message> {
+  readonly open: (admin: Connection["admin"]) => ClientReadableStream<Message>;
+  readonly onMessage: (message: Message) => void;
+  /** Ends it all with exit code 0. */
+  readonly done?: AbortSignal;
+}
+
+/**
+ * Runs until SIGINT or SIGTERM, which is exit code 130, until `done`, or until the control plane that was named goes away. Others that can't be
+ * reached, or go away, are said on standard error.
+ */
+export async function followEveryPlane<Message>(
+  options: GlobalOptions,
+  output: Output,
+  { open, onMessage, done }: EveryPlane<Message>,
+): Promise<number> {
+  await using stack = new AsyncDisposableStack();
+  const named = stack.use(connect(options));
+  const { controlPlanes } = await named.admin.listProxies({}, named.deadline());
+  const ended = Promise.withResolvers<number>();
+  const interrupt = () => ended.resolve(exitCodes.interrupted);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, interrupt);
+    stack.defer(() => void process.off(signal, interrupt));
+  }
+  done?.addEventListener("abort", () => ended.resolve(exitCodes.ok), { once: true });
+
+  function follow(connection: Connection, onEnd: (error: unknown) => void): void {
+    const stream = open(connection.admin);
+    stream.on("data", onMessage);
+    stream.on("error", onEnd);
+    stream.on("end", () => onEnd(new ExitError(exitCodes.unavailable, "the control plane ended the stream")));
+    stack.defer(() => {
+      stream.removeAllListeners().on("error", () => undefined);
+      stream.cancel();
+    });
+  }
+
+  follow(named, ended.reject);
+  for (const { id, address } of controlPlanes.slice(1).filter(({ live }) => live)) {
+    const other = { ...options, server: address };
+    follow(stack.use(connect(other)), (error) => {
+      const reason = explain(error, other);
+      const text = reason instanceof Error ? reason.message : String(reason);
+      output.note(`${plain(`the proxies of control plane ${id} are not here: ${text}`)}\n`);
+    });
+  }
+  return await ended.promise;
+}
