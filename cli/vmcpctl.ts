@@ -44,6 +44,7 @@ program
   .addOption(format())
   .addOption(group())
   .option("--virtual-server <name>", "only what this virtual server shows")
+  .option("--changed", "only tools whose definition is not what was approved", false)
   .action(async (kind, name, options, command) =>
     finish(command, async () => (await import("./vmcpctl/get.ts")).get({ kind, name }, { ...globals(), ...options }, output)),
   );
@@ -55,6 +56,20 @@ program
   .action(async (kind, name, options, command) =>
     finish(command, async () =>
       (await import("./vmcpctl/describe.ts")).describe({ kind, name }, { ...globals(), ...options }, output),
+    ),
+  );
+
+program
+  .command("approve")
+  .description("accept what backends changed")
+  .command("tools [backend] [tool...]")
+  .description("accept the definitions of tools as they are now; see get tools --changed")
+  .option("--all", "of all backends", false)
+  .option("--hash <prefix>", "with one tool: only if this is what it is now")
+  .option("--reason <text>", "why, for the audit trail", "")
+  .action(async (backend, names, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/tools.ts")).approveTools({ backend, names }, { ...globals(), ...options }, output),
     ),
   );
 

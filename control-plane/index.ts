@@ -14,11 +14,14 @@ import { type Listener, listen, shutDown } from "./admin/listen.ts";
 import { checkResources } from "./admin/requests.ts";
 import { openSecurity, type SecurityChoice } from "./admin/security.ts";
 import { addServices } from "./admin/services.ts";
+import { createCatalogKeeper } from "./catalogs/keeper.ts";
+import { systemClock } from "./clock.ts";
 import { createDiscovery } from "./discovery/discovery.ts";
 import { fileMemory } from "./discovery/memory.ts";
 import { createProviders, type DiscoveryChoice } from "./discovery/registry.ts";
 import { ControlPlaneError } from "./errors.ts";
 import { createFleet } from "./push/fleet.ts";
+import { createWatchers } from "./push/watchers.ts";
 import { createWholeFleet } from "./push/whole-fleet.ts";
 import { startReconciler } from "./reconcile.ts";
 import { isFile, openStore } from "./store/open.ts";
@@ -90,12 +93,14 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const { log, readOnlyReason, nowMs = Date.now } = options;
   await using started = new AsyncDisposableStack();
   const store = started.use(await openWhenThere(options, nowMs));
-  const fleet = createFleet({ log });
+  const catalogs = started.use(await createCatalogKeeper({ store, log, nowMs }));
+  const watchers = started.use(createWatchers({ keeper: catalogs, leases: store.leases, clock: systemClock, log }));
+  const fleet = createFleet({ log, watchers });
   const memory = isFile(options.store) ? fileMemory(`${options.store}.discovered`, log) : undefined;
   const discovery = started.use(createDiscovery({ log, memory }));
   // Before anything is built: a snapshot without what is discovered would take it away from proxies that have it.
   if (options.discovery) await discovery.use(createProviders(options.discovery, log));
-  const reconciler = started.use(startReconciler({ store, fleet, discovery, log }));
+  const reconciler = started.use(startReconciler({ store, fleet, discovery, catalogs, log }));
   const editor = createEditor({ store, reconciler });
   const stopping = new AbortController();
   const server = new Server(serverOptions);
@@ -103,15 +108,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const security = started.use(await openSecurity(options, { store, nowMs }));
   const { trust } = security;
   addServices(server, {
-    store,
-    fleet,
-    wholeFleet,
-    editor,
-    discovery,
-    trust,
-    log,
-    readOnlyReason,
-    nowMs,
+    ...{ store, fleet, wholeFleet, editor, discovery, catalogs, trust, log, readOnlyReason, nowMs },
     stopping: stopping.signal,
   });
   await reconciler.started;

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../common/log.ts";
 import { snapshotVersion } from "../common/snapshot-digest.ts";
 import type { Resource } from "../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import type { CatalogKeeper } from "./catalogs/keeper.ts";
 import { type Compiled, compile } from "./compiler/compile.ts";
 import { blocking, problemLine } from "./compiler/problem-text.ts";
 import { effectsOf } from "./config/effects.ts";
@@ -18,6 +19,9 @@ import { type Listing, type Store, StoreError } from "./store/store.ts";
 // Commits that come in a burst become one push: wait for a moment of quiet, but not for ever.
 const quietMs = 50;
 const delayMaxMs = 1000;
+
+// Backends that come up together are listed together.
+const catalogsMs = 250;
 
 const retryMs = 1000;
 
@@ -52,6 +56,7 @@ export interface ReconcilerOptions {
   readonly store: Store;
   readonly fleet: Fleet;
   readonly discovery: Pick<Discovery, "isOn" | "current" | "changes">;
+  readonly catalogs: Pick<CatalogKeeper, "resources" | "use" | "changes">;
   readonly log: Log;
 }
 
@@ -61,12 +66,14 @@ interface Waiter {
 }
 
 /** Starts at once, and goes on until disposed. */
-export function startReconciler({ store, fleet, discovery, log }: ReconcilerOptions): Reconciler {
+export function startReconciler({ store, fleet, discovery, catalogs, log }: ReconcilerOptions): Reconciler {
   const stop = new AbortController();
   const waiting = new Set<Waiter>();
   const nextNonce = counter();
   let built: Built | undefined;
   let listed: Listing | undefined;
+  /** Why it can't be built. */
+  let problems: readonly Problem[] = [];
   /** Newest revision that a build was tried for. */
   let tried = -1n;
 
@@ -76,6 +83,17 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
       discovered: discovery.isOn ? new Set(discovery.current().groups) : undefined,
     });
     return hasErrors(problems) ? problems : [...problems, ...resources.flatMap(effectsOf)];
+  }
+
+  const compileNow = (resources: readonly Resource[]): Compiled =>
+    compile(overlay(resources, discovery.current()), catalogs.resources());
+
+  let toldLeftOut = "";
+  function noteLeftOut(leftOut: readonly string[]): void {
+    const text = leftOut.join(" ");
+    if (text !== toldLeftOut && text !== "")
+      log.warn({ catalogs: leftOut }, "the snapshot has no room for these catalogs; each proxy lists these backends itself");
+    toldLeftOut = text;
   }
 
   /** While the store is away, what was read last: what is discovered meanwhile is laid over that. */
@@ -89,9 +107,10 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
     return listed;
   }
 
-  async function build(): Promise<void> {
-    const { revision, resources } = await list();
-    const problems = blocking(problemsOf(resources));
+  /** `isSame`: what is declared and discovered is what it was at the last build. */
+  async function build(isSame: boolean): Promise<void> {
+    const { revision, resources } = isSame && listed ? listed : await list();
+    if (!isSame) problems = blocking(problemsOf(resources));
     if (problems.length > 0) {
       // Everything committed was valid for the version that committed it; this one must not serve what it can't vouch for.
       log.error(
@@ -99,7 +118,7 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
         "the stored resources are not valid; proxies keep what they have",
       );
     } else {
-      const { digest, resources: compiled, bytes } = compile(overlay(resources, discovery.current()));
+      const { digest, resources: compiled, bytes, ...offers } = compileNow(resources);
       const same = built && Buffer.compare(built.digest, digest) === 0;
       const emptied = built && built.resourceCount > 0 && compiled.length === 0;
       if (bytes > snapshotBytesMax) {
@@ -109,6 +128,8 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
       } else {
         const version = same && built ? built.version : snapshotVersion(revision, digest);
         built = { revision, version, digest, resourceCount: compiled.length };
+        catalogs.use(offers.catalogs);
+        noteLeftOut(offers.leftOut);
         if (!same) {
           log.info({ version, resources: compiled.length }, "new snapshot");
           const content = { version, revision, digest, storeUid: store.uid, resources: compiled };
@@ -133,15 +154,23 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
 
   /** Builds, waits for commits, lets them settle, and again; whatever fails is tried again. */
   async function follow(onFirst: () => void): Promise<void> {
-    while (!stop.signal.aborted) {
+    for (let isSame = false; !stop.signal.aborted; ) {
       const round = new AbortController();
       const signal = AbortSignal.any([stop.signal, round.signal]);
-      const discovered = discovery.changes.next(signal);
+      const listedAnew = catalogs.changes
+        .next(signal)
+        .then(() => delay(catalogsMs, undefined, { signal }).catch(() => undefined));
+      let isDiscovered = false;
+      const discovered = discovery.changes.next(signal).then(() => {
+        isDiscovered = true;
+      });
+      const observed = Promise.race([discovered, listedAnew]);
       try {
-        await build();
+        await build(isSame);
         onFirst();
-        await settled({ store, revision: tried, discovered, signal });
+        isSame = !(await settled({ store, revision: tried, observed, signal })) && !isDiscovered;
       } catch (error) {
+        isSame = false;
         if (stop.signal.aborted) return;
         const forgotten = error instanceof StoreError && error.code === "compacted";
         if (!forgotten) log.error({ err: error }, "the snapshot could not be built; trying again");
@@ -160,7 +189,7 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
     started: first.promise,
     current: () => built,
     problemsOf,
-    compile: (resources) => compile(overlay(resources, discovery.current())),
+    compile: compileNow,
     versionOf(revision, deadlineMs) {
       if (tried >= revision) return Promise.resolve(built && built.revision >= revision ? built.version : undefined);
       const { promise, resolve } = Promise.withResolvers<string | undefined>();
@@ -180,23 +209,25 @@ export function startReconciler({ store, fleet, discovery, log }: ReconcilerOpti
 interface Settling {
   readonly store: Store;
   readonly revision: bigint;
-  /** Resolves when something else is discovered. */
-  readonly discovered: Promise<void>;
+  /** Resolves when something else is discovered, or listed. */
+  readonly observed: Promise<void>;
   readonly signal: AbortSignal;
 }
 
 /**
  * Resolves when something was committed after `revision` and then nothing for `quietMs`, or `delayMaxMs` have passed. What is
- * urgent waits for nothing, nor does what is discovered, which has settled already.
+ * urgent waits for nothing, nor does what is observed, which has settled already. Gives whether there was a commit.
  */
-async function settled({ store, revision, discovered, signal }: Settling): Promise<void> {
+async function settled({ store, revision, observed, signal }: Settling): Promise<boolean> {
   const done = new AbortController();
   const either = AbortSignal.any([signal, done.signal]);
   let quiet: NodeJS.Timeout | undefined;
   let latest: NodeJS.Timeout | undefined;
-  void discovered.then(() => done.abort());
+  let isCommitted = false;
+  void observed.then(() => done.abort());
   try {
     for await (const { changes } of store.watch(revision, either)) {
+      isCommitted = true;
       if (changes.some(isUrgent)) done.abort();
       clearTimeout(quiet);
       quiet = setTimeout(() => done.abort(), quietMs);
@@ -206,6 +237,7 @@ async function settled({ store, revision, discovered, signal }: Settling): Promi
     clearTimeout(quiet);
     clearTimeout(latest);
   }
+  return isCommitted;
 }
 
 function counter(): () => bigint {

@@ -8,7 +8,9 @@ import { emptyRuntime } from "./runtime.ts";
 import { isLoopback, type Served, type Serving, type ServingOptions, type SessionOptions, startServing } from "./serving.ts";
 import { openKeyRing } from "./session/key-ring.ts";
 import { createLive, type Live } from "./sync/apply.ts";
+import { listedHere } from "./sync/listing.ts";
 import { type ProxyState, stateOf } from "./sync/report.ts";
+import { type Duties, dutyIn, noDuties } from "./sync/watch-duty.ts";
 
 export interface EngineOptions
   extends ServingOptions,
@@ -28,6 +30,10 @@ export interface Engine extends AsyncDisposable {
   readonly live: Live;
   /** For the control plane. */
   state(): ProxyState;
+  /** Encoded vmcp.discovery.v1.Listing of a catalog that was listed here; empty when it is too large. */
+  listing(catalog: string): Uint8Array | undefined;
+  /** Watches these backends from now on. */
+  watch(duties: Duties): void;
 }
 
 /** Listens at once, unready until a snapshot is live. Rejects when the port is taken; KeyRingError when secrets are not good. */
@@ -40,8 +46,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const runtime = () => live?.runtime ?? emptyRuntime;
   const serving = stack.use(await startServing(options, { ...options, keys, runtime, credentials }));
   const { sessions, relay, everyone } = serving;
+  let duties = noDuties;
   stack.use(collectSooner({ sessions: () => sessions.size }));
   const running = createLive({
+    dutyOf: (catalog) => dutyIn(duties, catalog),
     incoming: createAuthenticators({ log, isExposed: !isLoopback(options.host) }),
     outgoing: credentials,
     sessions: everyone,
@@ -58,6 +66,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     serving,
     live: running,
     state: () => stateOf(running.runtime, sessions, serving.workLeft()),
+    listing: (catalog) => listedHere(running.runtime, catalog),
+    watch(next) {
+      duties = next;
+      running.keepWatch();
+    },
     async [Symbol.asyncDispose]() {
       await owned.disposeAsync();
       await running[Symbol.asyncDispose](); // backends end last: calls need them

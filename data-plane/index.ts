@@ -7,6 +7,7 @@ import type { SnapshotRefusedError } from "./runtime.ts";
 import type { ServingOptions } from "./serving.ts";
 import { type Sync, startSync } from "./sync/follow.ts";
 import { type LinkOptions, openLink } from "./sync/link.ts";
+import { createWatchDuty } from "./sync/watch-duty.ts";
 import type { Leader, LeaderOptions } from "./workers/leader.ts";
 
 export { RedisAddressError } from "./redis/address.ts";
@@ -54,6 +55,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     await (workers > 1 ? startMany({ ...options, ...shown, workers }) : startOne({ ...options, ...shown })),
   );
   const { address, instanceId } = serving;
+  const duty = stack.use(createWatchDuty({ onChange: serving.watch }));
   const id = options.id ?? `${hostname()}-${new URL(address).port}`;
   const link = stack.use(await openLink({ ...options.link, controlPlanes, stateDirectory, id, log }));
   log.info({ address }, "listening");
@@ -65,6 +67,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<DataPla
     listSessions: serving.list,
     setDrained: serving.setDrained,
     openTap: serving.openTap,
+    catalogs: { ...duty, listing: serving.listing },
     bootstrapSnapshot: options.bootstrapSnapshot,
     log,
     onLive: (version) => options.onLive?.(version),
@@ -91,10 +94,15 @@ interface Server extends Leader {
 
 async function startOne(options: EngineOptions): Promise<Server> {
   const engine = await startEngine(options);
-  const { live, state } = engine;
+  const { live, state, watch } = engine;
+  const listing = async (catalog: string) => engine.listing(catalog);
   const { address, self, list, setDrained, openTap, drain } = engine.serving;
   const dispose = () => engine[Symbol.asyncDispose]();
-  return { address, instanceId: self.instance, live, state, list, setDrained, openTap, drain, [Symbol.asyncDispose]: dispose };
+  const { instance: instanceId } = self;
+  return {
+    ...{ address, instanceId, live, state, listing, watch, list, setDrained, openTap, drain },
+    [Symbol.asyncDispose]: dispose,
+  };
 }
 
 async function startMany(options: LeaderOptions): Promise<Server> {

@@ -7,9 +7,11 @@ import type { Operational } from "../proto/gen/vmcp/resource/v1/operational_pb.t
 import type { OutgoingAuthStrategy } from "../proto/gen/vmcp/resource/v1/outgoing_auth_pb.ts";
 import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
 import { type Backend, type BackendOptions, createBackend } from "./backends/backend.ts";
+import type { Duty } from "./backends/catalogs.ts";
 import { createEndpoints, type Endpoint, type EndpointList, type Endpoints } from "./backends/endpoints.ts";
 import { reasonOf } from "./backends/errors.ts";
 import { breakerOf, healthOf } from "./backends/failure-handling.ts";
+import type { SharedCatalog } from "./backends/shared-catalog.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Authenticators } from "./incoming-auth/registry.ts";
 import { passingOn } from "./outgoing-auth/pass-through.ts";
@@ -34,9 +36,13 @@ export interface SnapshotContent extends SessionTerms {
     readonly name: string;
     readonly spec: VirtualServerSpec;
     readonly backends: readonly string[];
+    /** For each of the backends, how its catalog is called. */
+    readonly catalogs: readonly string[];
   }[];
   /** By resource name; `key` changes with the content, except for where its places are. */
   readonly backends: ReadonlyMap<string, { readonly spec: BackendSpec; readonly key: string }>;
+  /** Those that are known, by name. */
+  readonly catalogs: ReadonlyMap<string, SharedCatalog>;
 }
 
 /** Something in a snapshot that can't be put into force here. */
@@ -60,8 +66,8 @@ export interface Runtime extends SessionTerms {
   readonly version: string;
   /** By name. */
   readonly virtualServers: ReadonlyMap<string, VirtualServer>;
-  /** The backends with the names of their resources. */
-  readonly backends: readonly { readonly resource: string; readonly backend: Backend }[];
+  /** The backends with the names of their resources and catalogs. */
+  readonly backends: readonly { readonly resource: string; readonly catalog: string; readonly backend: Backend }[];
   /** Settles when each backend was tried at one of the places that it will have. */
   readonly firstAttempts: Promise<unknown>;
   /** Where backends are from now on, and how they are looked at. Called once, when the runtime is put into force. */
@@ -82,6 +88,8 @@ export interface RuntimeOptions {
   readonly onMessage: BackendOptions["onMessage"];
   /** Whether lists of backends may be refreshed now. Default: always. */
   readonly mayRefresh?: () => boolean;
+  /** Who watches the backend with this catalog. Default: we. */
+  readonly dutyOf?: (catalog: string) => Duty;
   /** Called after a backend's catalog or state changed. */
   readonly onBackendChange: () => void;
 }
@@ -125,7 +133,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     }
   }
 
-  function backendFor(resource: string, server: VirtualServerSpec): Backend {
+  function backendFor(resource: string, catalog: string, server: VirtualServerSpec): Backend {
     const declared = content.backends.get(resource);
     if (!declared) throw new Error("is named by a virtual server but not in the snapshot");
     const strategy = strategyOf(server, declared.spec.name);
@@ -143,17 +151,17 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
         const { place, legKey } = namesOf(key, { name: declared.spec.name, url });
         const kept = known?.next.find((one) => one.legKey === legKey);
         if (kept) return { ...kept, priority };
-        const starting = { resource, spec: { ...declared.spec, url }, place, legKey, onMessage };
+        const starting = { resource, catalog, spec: { ...declared.spec, url }, place, legKey, onMessage };
         return { legKey, priority, backend: startAt(starting, strategy, server) };
       }) as [Endpoint, ...Endpoint[]];
     const endpoints = known?.endpoints ?? createEndpoints(start, options.onMessage);
     const next = known ? start(endpoints.hear) : endpoints.places;
-    used.set(key, { resource, endpoints, next, operational: server.operational });
+    used.set(key, { resource, catalog, endpoints, next, operational: server.operational });
     return endpoints.backend;
   }
 
   function startAt(
-    { resource, spec, place, legKey, onMessage }: Starting,
+    { resource, catalog, spec, place, legKey, onMessage }: Starting,
     strategy: OutgoingAuthStrategy | undefined,
     server: VirtualServerSpec,
   ): Backend {
@@ -171,6 +179,8 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
       credential,
       breaker,
       health: healthOf(server.operational?.failureHandling),
+      shared: content.catalogs.get(catalog),
+      ...(options.dutyOf ? { duty: options.dutyOf(catalog) } : {}),
       log: options.log,
       onMessage,
       ...(options.mayRefresh ? { mayRefresh: options.mayRefresh } : {}),
@@ -180,10 +190,12 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
     return backend;
   }
 
-  for (const { name, spec, backends: names } of content.virtualServers) {
+  for (const { name, spec, backends: names, catalogs } of content.virtualServers) {
     const resource = `virtualServers/${name}`;
     const auth = attemptTo(resource, "incomingAuth", () => options.incoming.of(spec.incomingAuth));
-    const backends = names.flatMap((backend) => attemptTo(backend, "", () => backendFor(backend, spec)) ?? []);
+    const backends = names.flatMap(
+      (backend, at) => attemptTo(backend, "", () => backendFor(backend, catalogs[at] ?? "", spec)) ?? [],
+    );
     const departed = previous.virtualServers.get(name)?.departed;
     const server = attemptTo(resource, "aggregation", () =>
       createVirtualServer({ name, spec, auth: auth ?? closed, backends, departed }),
@@ -205,7 +217,7 @@ export function buildRuntime(content: SnapshotContent, previous: Runtime, option
  * that was there before it, and so on.
  */
 function runtimeOf(
-  { version, revision, storeUid, revocations }: SnapshotContent,
+  { version, revision, storeUid, revocations, catalogs }: SnapshotContent,
   virtualServers: Runtime["virtualServers"],
   members: readonly Carried[],
 ): Runtime {
@@ -213,11 +225,12 @@ function runtimeOf(
   return {
     ...{ version, revision, storeUid, revocations },
     virtualServers,
-    backends: members.map(({ resource, endpoints }) => ({ resource, backend: endpoints.backend })),
+    backends: members.map(({ resource, catalog, endpoints }) => ({ resource, catalog, backend: endpoints.backend })),
     firstAttempts: Promise.all(members.map(({ next }) => Promise.race(next.map(({ backend }) => backend.firstAttempt)))),
     enter() {
-      for (const { endpoints, next, operational } of members) {
+      for (const { catalog, endpoints, next, operational } of members) {
         endpoints.move(next);
+        endpoints.backend.share(catalogs.get(catalog));
         const { failureHandling } = operational ?? {};
         endpoints.backend.configure(breakerOf(failureHandling?.circuitBreaker), healthOf(failureHandling));
       }
@@ -233,6 +246,7 @@ function runtimeOf(
 /** A backend as one runtime has it; the next one carries on what it has too. */
 interface Carried {
   readonly resource: string;
+  readonly catalog: string;
   readonly endpoints: Endpoints;
   /** Where it is while the runtime is in force. */
   readonly next: EndpointList;
@@ -257,6 +271,7 @@ function namesOf(key: string, { name, url }: { name: string; url: string }): { r
 /** One server that is to be used. */
 interface Starting extends Pick<BackendOptions, "spec"> {
   readonly resource: string;
+  readonly catalog: string;
   readonly place: string;
   readonly legKey: string;
   readonly onMessage: BackendOptions["onMessage"];

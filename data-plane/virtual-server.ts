@@ -6,7 +6,8 @@ import type { VirtualServer as VirtualServerSpec } from "../proto/gen/vmcp/resou
 import { createDeparted, type Departed } from "./aggregation/departed.ts";
 import { createView, needsWrapping, type View } from "./aggregation/view.ts";
 import type { Backend } from "./backends/backend.ts";
-import type { ListKind } from "./backends/catalog.ts";
+import type { CatalogItem, ListKind } from "./backends/catalog.ts";
+import { isUnapproved } from "./backends/shared-catalog.ts";
 import type { Authenticator } from "./incoming-auth/authenticator.ts";
 import type { Session } from "./session/session.ts";
 
@@ -66,6 +67,7 @@ export function createVirtualServer(options: {
   );
   const defaultTimeoutMs = spec.operational?.timeouts?.default ? durationMs(spec.operational.timeouts.default) : 30_000;
   const hidesUnhealthy = spec.operational?.failureHandling?.partialFailureMode === "best_effort";
+  const quarantines = rules.toolChanges === "quarantine";
   let views = new Map<string, View>();
   const joined = new WeakMap<Session, string>(); // in which context
 
@@ -104,7 +106,9 @@ export function createVirtualServer(options: {
     const { era, capabilities } = client;
     const sources = options.backends.map((backend) => ({
       backend: backend.name,
-      catalog: isHidden(backend) ? undefined : backend.catalogOf(client),
+      catalog: backend.catalogOf(client),
+      isHidden: isHidden(backend),
+      ...(quarantines ? { isQuarantined: (tool: CatalogItem) => isUnapproved(tool, backend.shared) } : {}),
     }));
     const isPlain = options.backends.every((backend, i) => backend.catalog === sources[i]?.catalog);
     if (isPlain && (capabilities !== plain.capabilities || contextOf(client) !== "")) return viewOf({ ...plain, era });

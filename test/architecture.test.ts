@@ -24,6 +24,7 @@ const layers: Record<string, readonly (readonly string[])[]> = {
     ["admin"],
     ["reconcile"],
     ["push", "discovery", "analysis"],
+    ["catalogs"],
     ["trust", "compiler", "config"],
     ["store"],
     ["resources"],

@@ -13,6 +13,7 @@ import { discoveredResources, getProviders, withDiscovered } from "./providers.t
 import { proxyStatus } from "./proxies.ts";
 import type { FailOn } from "./proxy-states.ts";
 import { authPolicyTable, backendTable, groupTable, revocationTable, virtualServerTable } from "./resource-tables.ts";
+import { getChangedTools } from "./tools.ts";
 import { getView } from "./views.ts";
 
 export interface GetOptions extends GlobalOptions {
@@ -21,6 +22,8 @@ export interface GetOptions extends GlobalOptions {
   readonly virtualServer?: string | undefined;
   /** Of proxies. */
   readonly failOn?: readonly FailOn[] | undefined;
+  /** Only tools that are not what was approved. */
+  readonly changed?: boolean | undefined;
 }
 
 /** Returns the exit code. */
@@ -35,6 +38,10 @@ export async function get(
     return await proxyStatus({ connection, name, format: options.output, output, failOn: options.failOn ?? [] });
   }
   if (kind === "providers") return await getProviders({ connection, name, format: options.output, output });
+  if (options.changed) {
+    if (kind !== "tools") throw new ExitError(exitCodes.usage, `--changed goes with tools, not with ${kind}`);
+    return await getChangedTools({ connection, name, format: options.output, output });
+  }
   if (!isResourceKind(kind))
     return await getView({ connection, kind, name, virtualServer: options.virtualServer, format: options.output, output });
   if (kind === "backends" && name === undefined) return await getBackends(connection, options, output);

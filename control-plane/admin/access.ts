@@ -52,6 +52,8 @@ const admin = {
   sumCalls: { who: "operator", group: ({ filter }) => filter?.group || undefined },
   getRollout: { who: "viewer" },
   listView: { who: "viewer" },
+  listTools: { who: "viewer" },
+  approveTools: { who: "security-admin" },
   listProviders: { who: "viewer" },
   listSessions: { who: "viewer" },
   listRevisions: { who: "viewer" },

@@ -5,6 +5,7 @@ import type { Log } from "../../common/log.ts";
 import { softwareVersion } from "../../common/version.ts";
 import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import type { Handlers } from "../../proto/grpc.ts";
+import type { CatalogKeeper } from "../catalogs/keeper.ts";
 import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import type { WholeFleet } from "../push/whole-fleet.ts";
@@ -24,6 +25,7 @@ import { checkName } from "./requests.ts";
 import { routeOf } from "./route.ts";
 import { listSessions, revoke } from "./sessions.ts";
 import { streamCalls, streamSums } from "./taps.ts";
+import { approveTools, listTools } from "./tools.ts";
 import { proxiesOf, streamProxies, streamResources } from "./watch.ts";
 import { createWriting } from "./write.ts";
 
@@ -36,6 +38,7 @@ export interface AdminOptions {
   readonly wholeFleet: WholeFleet;
   readonly editor: Editor;
   readonly discovery: Pick<Discovery, "isOn" | "status" | "current">;
+  readonly catalogs: Pick<CatalogKeeper, "tools" | "approve">;
   readonly log: Log;
   /** Why writes are refused; undefined when they are not. Dry runs always work, and so does what concerns sessions. */
   readonly readOnlyReason: string | undefined;
@@ -46,7 +49,7 @@ export interface AdminOptions {
 
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
-  const { store, fleet, wholeFleet, editor, discovery, log, readOnlyReason = "", nowMs, stopping } = options;
+  const { store, fleet, wholeFleet, editor, discovery, catalogs, log, readOnlyReason = "", nowMs, stopping } = options;
   const writing = createWriting({ store, editor, readOnlyReason });
   let watchers = 0;
 
@@ -116,6 +119,11 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     sumCalls: watching((call, signal) => streamSums(fleet, call, signal)),
     drainProxy: answering((request, caller) => drainProxy({ store, wholeFleet }, request, caller)),
     getRollout: answering(async () => wholeFleet.rollout()),
+    listTools: answering(async (request) => ({ tools: listTools(catalogs, request) })),
+    approveTools: answering(async (request, caller) => {
+      await approveTools(catalogs, request, caller);
+      return {};
+    }),
     listProviders: answering(async ({ includeResources }) => providersResponse(discovery, includeResources)),
     revokeSessions: answering(writing(AdminService.method.revokeSessions, (request) => revoke(request, nowMs))),
     listSessions: answering(async (request) => {

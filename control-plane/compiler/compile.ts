@@ -14,6 +14,7 @@ import { type AuthPolicy, type VirtualServer, VirtualServerSchema } from "../../
 import { canonicalBytes } from "../canonical.ts";
 import { parseName } from "../resource-names.ts";
 import type { Problem } from "../resources/problems.ts";
+import { catalogName } from "./catalog-names.ts";
 import { aggregationWithDefaults, backendWithDefaults, operationalWithDefaults, outgoingAuthWithDefaults } from "./defaults.ts";
 import { stripSecrets } from "./secrets.ts";
 
@@ -22,24 +23,34 @@ export interface Compiled {
   readonly resources: readonly SnapshotResource[];
   /** As the proxies recompute it. */
   readonly digest: Uint8Array;
-  /** Of all bodies together. */
+  /** Of all bodies together, but for the catalogs. */
   readonly bytes: number;
+  /** Names that catalogs have which the snapshot may hold. */
+  readonly catalogs: ReadonlySet<string>;
+  /** Those that are known and find no room in it. */
+  readonly leftOut: readonly string[];
   /** What the operator should know; of severity `warning` only. */
   readonly warnings: readonly Problem[];
 }
+
+// What backends say of themselves leaves room for what operators declare.
+const catalogBytesMax = 8 * 1024 * 1024;
 
 /**
  * Expects resources that passed validation; a reference that leads nowhere compiles to nothing. References are resolved and
  * defaults filled in, so that a proxy needs nothing but the snapshot.
  */
-export function compile(resources: readonly Resource[]): Compiled {
+export function compile(resources: readonly Resource[], known: ReadonlyMap<string, SnapshotResource> = new Map()): Compiled {
   const declared = index(resources);
   const compiled = new Map<string, SnapshotResource>();
   const warnings: Problem[] = [];
+  const catalogs = new Set<string>();
   for (const [id, server] of declared.virtualServers) {
-    const backends = backendsOf({ id, server, declared });
+    const backends = backendsOf({ id, server, declared }).map(
+      ([name, backend]) => [name, backendWithDefaults(name, backend)] as const,
+    );
     for (const [name, backend] of backends) {
-      if (!compiled.has(name)) compiled.set(name, snapshotResource(name, BackendSchema, backendWithDefaults(name, backend)));
+      if (!compiled.has(name)) compiled.set(name, snapshotResource(name, BackendSchema, backend));
     }
     const spec = resolved(server, declared);
     spec.name ||= id;
@@ -47,13 +58,36 @@ export function compile(resources: readonly Resource[]): Compiled {
     for (const path of stripSecrets(spec.outgoingAuth ?? outgoingAuthWithDefaults(undefined))) {
       warnings.push({ severity: "warning", resource: name, path, ...literalCredential });
     }
-    const config = create(VirtualServerConfigSchema, { spec, backends: backends.map(([backendName]) => backendName) });
+    const names = backends.map(([backendName, backend]) => catalogName(backendName, backend, spec));
+    for (const one of names) catalogs.add(one);
+    const config = create(VirtualServerConfigSchema, { spec, backends: backends.map(([one]) => one), catalogs: names });
     compiled.set(name, snapshotResource(name, VirtualServerConfigSchema, config));
   }
   if (declared.revocations.length > 0) compiled.set("revocations", compiledRevocations(declared.revocations));
-  const sorted = [...compiled.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const bytes = sorted.reduce((sum, { body }) => sum + (body?.value.byteLength ?? 0), 0);
-  return { resources: sorted, digest: snapshotDigest(sorted), bytes, warnings };
+  const bytes = bytesOf([...compiled.values()]);
+  const { taken, leftOut } = fitting([...catalogs].sort().flatMap((name) => known.get(name) ?? []));
+  const sorted = [...compiled.values(), ...taken].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return { resources: sorted, digest: snapshotDigest(sorted), bytes, catalogs, leftOut, warnings };
+}
+
+/** As many as there is room for, the same ones every time. */
+function fitting(catalogs: readonly SnapshotResource[]): { readonly taken: SnapshotResource[]; readonly leftOut: string[] } {
+  const taken: SnapshotResource[] = [];
+  const leftOut: string[] = [];
+  let bytes = 0;
+  for (const one of catalogs) {
+    const size = bytesOf([one]);
+    if (bytes + size > catalogBytesMax) leftOut.push(one.name);
+    else {
+      taken.push(one);
+      bytes += size;
+    }
+  }
+  return { taken, leftOut };
+}
+
+function bytesOf(resources: readonly SnapshotResource[]): number {
+  return resources.reduce((sum, { body }) => sum + (body?.value.byteLength ?? 0), 0);
 }
 
 const literalCredential = {

@@ -33,6 +33,7 @@ export function aggregationWithDefaults(aggregation: Aggregation | undefined): A
   filled.conflictResolutionConfig ??= create(ConflictResolutionConfigSchema);
   filled.conflictResolutionConfig.prefixFormat ||= "{workload}_";
   filled.defaultToolVisibility ||= "allow";
+  filled.toolChanges ||= "report";
   return filled;
 }
 

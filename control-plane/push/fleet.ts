@@ -23,6 +23,7 @@ import { createSessionQueries, type SessionFilter, type SessionsFound } from "./
 import { type Assignment, createSubscriber, type Subscriber, type SubscriberLimits } from "./subscriber.ts";
 import type { Sendable, Target } from "./target.ts";
 import { createViewShelf } from "./view-shelf.ts";
+import type { Watchers, WatchMember } from "./watchers.ts";
 
 /** Twice what the sizing notes foresee for one control plane, so that a rolling replacement of all proxies fits. */
 const proxiesMaxDefault = 2000;
@@ -46,9 +47,13 @@ const callsFeature = "calls";
 
 /** How long one that is gone is remembered. */
 export const rememberedMs = 24 * 60 * 60_000;
+/** The same when it answers CatalogQuery and takes WatchOrders. */
+const catalogsFeature = "catalogs";
 
 export interface FleetOptions {
   readonly log: Log;
+  /** Says who watches backends, and hears what they list. Default: every proxy watches all, and tells nothing. */
+  readonly watchers?: Pick<Watchers, "join"> | undefined;
   /** Default: the system's clock and timers. */
   readonly clock?: Clock | undefined;
   /** Default: Hello within 10 s, answers within 30 s. */
@@ -121,6 +126,7 @@ interface Member extends RowFacts {
   readonly tellsCalls: boolean;
   /** What it was told last. */
   isToldToDrain: boolean;
+  readonly watching: WatchMember | undefined;
   /** Of its Hello. */
   readonly storeUid: string;
   configSource: ConfigSource;
@@ -133,7 +139,7 @@ interface Member extends RowFacts {
 }
 
 export function createFleet(options: FleetOptions): Fleet {
-  const { log, clock = systemClock, limits = limitsDefault, proxiesMax = proxiesMaxDefault } = options;
+  const { log, watchers, clock = systemClock, limits = limitsDefault, proxiesMax = proxiesMaxDefault } = options;
   const members = new Map<string, Member>();
   const streams = new Set<Close>();
   const feed = createChangeFeed();
@@ -177,6 +183,7 @@ export function createFleet(options: FleetOptions): Fleet {
       onStatus: (report) => member && noteReport(member, report),
       onCalls: (report) => member && taps.told(member, report),
       onSessions: (report) => member && queries.answer(member, report),
+      onCatalog: (report) => member?.watching?.listed(report),
       onChange: () => feed.wake(),
     });
     streams.add(close);
@@ -194,6 +201,7 @@ export function createFleet(options: FleetOptions): Fleet {
       streams.delete(close);
       feed.wake();
       if (member) queries.gone(member);
+      member?.watching?.left();
       if (member === undefined || members.get(member.node.id) !== member || !isConnected(member)) return;
       member.disconnectTimeMs = clock.nowMs();
       rollout.left(member.node.id);
@@ -223,6 +231,7 @@ export function createFleet(options: FleetOptions): Fleet {
       isToldToDrain: false,
       isDraining: false,
       workLeft: 0,
+      watching: hello.features.includes(catalogsFeature) ? watchers?.join(node.id, stream.send) : undefined,
       connectTimeMs: clock.nowMs(),
       disconnectTimeMs: undefined,
       activeSessions: 0,
@@ -294,6 +303,7 @@ export function createFleet(options: FleetOptions): Fleet {
     member.workLeft = report.workLeft;
     if (report.draining !== toDrain.has(member.node.id)) order(member);
     member.backends = report.backends;
+    member.watching?.reported(report.backends);
     if (report.views.length > 0) {
       member.views = shelf.share(report.views);
       shelf.keep([...members.values()].map(({ views }) => views));

@@ -6,12 +6,13 @@
 //
 // One that another control plane has halted is halted here too, for as long as it is there.
 //
-// What says that sessions are revoked is never held back: those that keep an earlier version get it with that.
+// What says that sessions are revoked is never held back: those that keep an earlier version get it with that. Nor is what backends list,
+// and that alone is no other version to try.
 import type { Hello, Nack } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { NackReason } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Clock } from "../clock.ts";
 import { revisionOf, runsLater } from "./hello.ts";
-import { differsInRevocationsOnly, type Target } from "./target.ts";
+import { differsOnlyIn, isCatalog, isFact, isRevocations, type Target } from "./target.ts";
 
 /** Of ten proxies, one. */
 const canaryShare = 0.1;
@@ -86,17 +87,23 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
   function begin(target: Target): void {
     const before = newest;
     newest = target;
+    if (before !== undefined && phase !== "rolling" && differsOnlyIn(isCatalog, before, target)) {
+      for (const member of members())
+        if (tried.has(member.id) && !refusers.has(member.id)) member.assign(target);
+        else hold(member, target, false);
+      return;
+    }
     startTimeMs = clock.nowMs();
     reason = "";
     haltedElsewhere = undefined;
     stopWaiting();
     for (const set of [tried, passed, refusers]) set.clear();
-    if (before !== undefined && before === approved && differsInRevocationsOnly(before, target)) {
+    if (before !== undefined && before === approved && differsOnlyIn(isFact, before, target)) {
       approve(target);
       return;
     }
     phase = "canary";
-    const isRevoking = before !== undefined && target.heldAt(before) !== before;
+    const isRevoking = before !== undefined && revocationsOf(target) !== revocationsOf(before);
     tryMore(target);
     for (const member of members()) if (!tried.has(member.id)) hold(member, target, isRevoking);
   }
@@ -223,6 +230,11 @@ export function createRollout({ clock, members }: RolloutOptions): Rollout {
     },
     status: () => ({ phase, approved, reason, canaries: [...tried].sort(), startTimeMs }),
   };
+}
+
+/** Digest of what says which sessions are revoked; empty when nothing does. */
+function revocationsOf({ resources }: Target): string {
+  return Buffer.from(resources.find(isRevocations)?.digest ?? []).toString("hex");
 }
 
 function nameOf(reason: NackReason): string {

@@ -87,6 +87,7 @@ function openStream(features: string[]) {
     onNack: () => undefined,
     onStatus: () => undefined,
     onSessions: () => undefined,
+    onCatalog: () => undefined,
     onChange: () => undefined,
     limits: { helloMs: 10_000, ackMs: 30_000 },
     places: createPlaces(clock),

@@ -8,6 +8,7 @@ import { status as grpcStatus } from "@grpc/grpc-js";
 import type {
   Ack,
   CallsReport,
+  CatalogReport,
   Hello,
   Nack,
   SessionsReport,
@@ -37,6 +38,7 @@ export interface SubscriberOptions {
   readonly onStatus: (report: StatusReport) => void;
   readonly onSessions: (report: SessionsReport) => void;
   readonly onCalls: (report: CallsReport) => void;
+  readonly onCatalog: (report: CatalogReport) => void;
   /** Something that an operator can see has changed. */
   readonly onChange: () => void;
   readonly places: Places;
@@ -111,7 +113,8 @@ type State =
   | { readonly name: "closed" };
 
 export function createSubscriber(options: SubscriberOptions): Subscriber {
-  const { send, onHello, onGreeted, onAck, onNack, onStatus, onSessions, onCalls, onChange, places, clock, limits } = options;
+  const { send, onHello, onGreeted, onAck, onNack, onStatus, onSessions, onCalls, onCatalog, onChange, places, clock, limits } =
+    options;
   let state: State = { name: "accepted" };
   let takes = { delta: false, parts: false };
   let target: Target | undefined;
@@ -153,6 +156,7 @@ export function createSubscriber(options: SubscriberOptions): Subscriber {
     else if (message.case === "nack") nack(message.value);
     else if (message.case === "sessions") onSessions(message.value);
     else if (message.case === "calls") onCalls(message.value);
+    else if (message.case === "catalog") onCatalog(message.value);
     else onStatus(message.value);
   }
 

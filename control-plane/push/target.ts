@@ -34,7 +34,10 @@ export interface Target {
   keep(version: string, digest: Uint8Array): Sendable;
   /** Another is wanted now: lets go of the bytes, which are made again should anybody need them. */
   retire(): void;
-  /** What a proxy runs that is to keep `base` meanwhile: nobody keeps a session that was revoked. `base` itself when there is nothing new. */
+  /**
+   * What a proxy runs that is to keep `base` meanwhile: nobody keeps a session that was revoked, and what backends list is true for all.
+   * `base` itself when there is nothing new.
+   */
   heldAt(base: Target): Target;
 }
 
@@ -90,10 +93,9 @@ export function createTarget(content: TargetContent, nextNonce: () => bigint, pr
   }
 
   function heldAt(base: Target): Target {
-    const revocations = resources.filter(isRevocations);
-    const before = base.resources.filter(isRevocations);
-    if (!isDifferent(before, revocations)) return base;
-    const kept = [...base.resources.filter((one) => !isRevocations(one)), ...revocations].sort(byName);
+    const facts = resources.filter(isFact);
+    if (!isDifferent(base.resources.filter(isFact), facts)) return base;
+    const kept = [...base.resources.filter((one) => !isFact(one)), ...facts].sort(byName);
     const keptDigest = snapshotDigest(kept);
     const keptContent = {
       version: snapshotVersion(revision, keptDigest),
@@ -125,19 +127,24 @@ export function createTarget(content: TargetContent, nextNonce: () => bigint, pr
   return target;
 }
 
-/** Whether the second says of other sessions than the first that they are revoked, and nothing else. */
-export function differsInRevocationsOnly(before: Target, after: Target): boolean {
+type Kind = (resource: Pick<SnapshotResource, "name">) => boolean;
+
+/** Whether two differ in resources of one kind, and in nothing else. */
+export function differsOnlyIn(isOfKind: Kind, before: Target, after: Target): boolean {
   const { upserts, removals } = differenceOf(before.resources, after.resources);
-  return upserts.every(isRevocations) && removals.every((name) => isRevocations({ name }));
+  return upserts.every(isOfKind) && removals.every((name) => isOfKind({ name }));
 }
+
+export const isRevocations: Kind = ({ name }) => name === "revocations";
+
+export const isCatalog: Kind = ({ name }) => name.includes("/catalogs/");
+
+/** What is so, whatever was declared and tried since. */
+export const isFact: Kind = (resource) => isRevocations(resource) || isCatalog(resource);
 
 interface Snapshots {
   readonly whole: () => Sendable;
   readonly parts: () => Sendable;
-}
-
-function isRevocations({ name }: Pick<SnapshotResource, "name">): boolean {
-  return name === "revocations";
 }
 
 function isDifferent(before: readonly SnapshotResource[], after: readonly SnapshotResource[]): boolean {

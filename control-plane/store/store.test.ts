@@ -512,7 +512,8 @@ for (const { name, open, share, tamper } of drivers) {
     let now = 1_000;
     await using store = await open({ nowMs: () => now });
     const { leases } = store;
-    const claim = async (holder: string, names: readonly string[]) => (await leases.claim(names, { holder, ttlMs: 150 })).sort();
+    const claim = async (holder: string, names: readonly string[]) =>
+      (await leases.claim(names, { holder, ttlMs: 2_000 })).sort();
     const many = Array.from({ length: 1200 }, (_, i) => `w/${i}`);
     assert.equal((await claim("one", many)).length, many.length);
     assert.deepEqual(await claim("two", ["w/1", "w/new"]), ["w/new"]);
@@ -521,8 +522,8 @@ for (const { name, open, share, tamper } of drivers) {
     assert.deepEqual(await claim("two", ["w/1"]), [], "nobody lets go of what another holds");
     await leases.disclaim(["w/1"], "one");
     assert.deepEqual(await claim("two", ["w/1"]), ["w/1"]);
-    now += 200;
-    if (name === "postgres") await new Promise((resolve) => setTimeout(resolve, 200)); // its own clock
+    now += 2_100;
+    if (name === "postgres") await new Promise((resolve) => setTimeout(resolve, 2_100)); // its own clock
     assert.deepEqual(await claim("two", ["w/2"]), ["w/2"]);
     assert.deepEqual(await claim("one", []), []);
   });

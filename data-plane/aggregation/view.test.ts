@@ -141,3 +141,26 @@ test("the order in which backends are given changes nothing", () => {
   ];
   assert.equal(page(view({}, ...sources), "tools"), page(view({}, ...sources.reverse()), "tools"));
 });
+
+test("a backend that is not shown keeps its names: nobody else gets them while it is away", () => {
+  const rules = { conflictResolutionConfig: { priorityOrder: ["a", "b"] } };
+  const a = { ...source("a", { tools: tools("x"), resources: ['{"uri":"file:///x"}'] }), isHidden: true };
+  const b = source("b", { tools: tools("x", "y"), resources: ['{"uri":"file:///x"}'] });
+  const seen = view(rules, a, b);
+  assert.deepEqual([...seen.tools.keys()], ["y"]);
+  assert.deepEqual([...seen.resources.keys()], ["b+file:///x"]);
+  assert.deepEqual(
+    seen.lines
+      .filter(({ kind }) => kind === "tool")
+      .map(({ backend, exposed, decidedBy }) => `${backend} ${exposed} ${decidedBy}`),
+    ["a  unhealthy", "b  shadowed", "b y unique"],
+  );
+});
+
+test("a tool in quarantine is neither listed nor routed, and is known under the name that it would have", () => {
+  const a = { ...source("a", { tools: tools("x", "y") }), isQuarantined: ({ key }: { key: string }) => key === "x" };
+  const seen = view({ conflictResolution: "prefix" }, a);
+  assert.equal(page(seen, "tools"), '{"tools":[{"name":"a_y"}]}');
+  assert.deepEqual([...seen.tools.keys()], ["a_y"]);
+  assert.deepEqual([...seen.quarantined], [["a_x", { backend: "a", original: "x" }]]);
+});

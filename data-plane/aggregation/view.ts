@@ -1,7 +1,15 @@
 // What clients of one virtual server see: the catalogs of its backends under the operator's rules, prepared so that a
 // request only looks up.
 import type { Aggregation } from "../../proto/gen/vmcp/resource/v1/aggregation_pb.ts";
-import { type Caching, type Catalog, type ListKind, listKinds, shorter, uncached } from "../backends/catalog.ts";
+import {
+  type Caching,
+  type Catalog,
+  type CatalogItem,
+  type ListKind,
+  listKinds,
+  shorter,
+  uncached,
+} from "../backends/catalog.ts";
 import type { ParamHeader } from "../mcp/param-headers.ts";
 import { withMembers } from "../mcp/scan.ts";
 import { tasksExtension } from "../mcp/stateless.ts";
@@ -43,6 +51,8 @@ export interface View {
   readonly resources: ReadonlyMap<string, Route>;
   readonly templates: ReadonlyMap<string, Route>;
   readonly templateIndex: TemplateIndex;
+  /** Tools that are kept from clients until somebody approves them, by the name that they would have. */
+  readonly quarantined: ReadonlyMap<string, Route>;
   readonly instructions: string | undefined;
   /** Capabilities some backend declared, or may declare once it was reached; flags as `resources.subscribe`. */
   readonly offers: ReadonlySet<string>;
@@ -53,12 +63,17 @@ export interface View {
 export interface Source {
   readonly backend: string;
   readonly catalog: Catalog | undefined;
+  /** What it has is not shown. It keeps its names all the same, so that they mean the same wherever it is shown. Default false. */
+  readonly isHidden?: boolean;
+  /** Says which of its tools are to be approved first. Default: none. */
+  readonly isQuarantined?: (tool: CatalogItem) => boolean;
 }
 
 interface Offer extends Candidate {
   readonly item: Catalog["tools"][number];
   readonly needsTask?: boolean;
   readonly isWrapped?: boolean;
+  readonly isQuarantined?: boolean;
 }
 
 /** Whether clients of the session era see another view than those of the stateless era. */
@@ -98,13 +113,20 @@ export function createView(aggregation: Aggregation, unsorted: readonly Source[]
     prompts: prompts.routes,
     resources: resources.routes,
     templates: templates.routes,
+    quarantined: tools.quarantined,
     templateIndex: indexTemplates(templates.owned),
     instructions: mergeInstructions(
-      sources.map(({ backend, catalog }) => ({ backend, instructions: catalog?.facts.instructions })),
+      sources.filter(isShown).map(({ backend, catalog }) => ({ backend, instructions: catalog?.facts.instructions })),
     ),
-    offers: new Set(sources.flatMap(({ catalog }) => (catalog ? capabilitiesOf(catalog) : everyCapability))),
+    offers: new Set(
+      sources.flatMap((source) => (source.catalog && isShown(source) ? capabilitiesOf(source.catalog) : everyCapability)),
+    ),
     lines,
   };
+}
+
+function isShown({ isHidden = false }: Source): boolean {
+  return !isHidden;
 }
 
 const everyCapability = ["tools", "prompts", "resources", "resources.subscribe", "completions", "logging"];
@@ -120,18 +142,20 @@ function capabilitiesOf({ facts: { era, capabilities } }: Catalog): string[] {
 
 /** A list of many backends may be kept as long as the part that may be kept least. One that was never reached may come now. */
 function cachingOf(kind: ListKind, sources: readonly Source[]): Caching {
-  return sources.map(({ catalog }) => catalog?.caching[kind] ?? uncached).reduce(shorter, { ttlMs: ttlMsMax, isPublic: true });
+  const caching = sources.map((source) => (isShown(source) ? source.catalog?.caching[kind] : undefined) ?? uncached);
+  return caching.reduce(shorter, { ttlMs: ttlMsMax, isPublic: true });
 }
 const ttlMsMax = 24 * 60 * 60_000;
 
 interface Merged {
   readonly json: Buffer[];
   readonly routes: Map<string, Route>;
+  readonly quarantined: Map<string, Route>;
 }
 
 function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines: ViewLine[], era: Era): Merged {
   const visible: Offer[] = [];
-  for (const { backend, catalog } of sources) {
+  for (const { backend, catalog, isQuarantined } of sources) {
     if (!catalog) continue;
     for (const listed of catalog.tools) {
       const isTaskOnly = requiresTask(listed.json);
@@ -143,7 +167,8 @@ function mergeTools(aggregation: Aggregation, sources: readonly Source[], lines:
       else {
         const needsTask = isTaskOnly && runsTasks(catalog.facts);
         const isWrapped = era === "session" && listed.sessionJson !== undefined;
-        visible.push({ backend, original: item.key, wanted, item, needsTask, isWrapped });
+        const offer = { backend, original: item.key, wanted, item, needsTask, isWrapped };
+        visible.push(isQuarantined?.(listed) ? { ...offer, isQuarantined: true } : offer);
       }
     }
   }
@@ -174,12 +199,15 @@ function mergeNamed(
   { kind, aggregation, sources, offers, lines }: Merging,
   expose: (offer: Offer, exposed: string) => Buffer,
 ): Merged {
-  const merged: Merged = { json: [], routes: new Map() };
+  const merged: Merged = { json: [], routes: new Map(), quarantined: new Map() };
   const backends = sources.map(({ backend }) => backend);
+  const hidden = hiddenOf(sources);
   for (const { candidate, exposed, decidedBy } of resolveNames(offers, aggregation, backends)) {
-    const { backend, original } = candidate;
-    lines.push({ kind, exposed: exposed ?? "", backend, original, decidedBy });
-    if (exposed === undefined) continue;
+    const { backend, original, isQuarantined = false } = candidate;
+    const why = hidden.has(backend) ? "unhealthy" : isQuarantined ? "quarantine" : undefined;
+    lines.push({ kind, exposed: why ? "" : (exposed ?? ""), backend, original, decidedBy: why ?? decidedBy });
+    if (exposed !== undefined && isQuarantined) merged.quarantined.set(exposed, { backend, original });
+    if (exposed === undefined || why) continue;
     merged.json.push(expose(candidate, exposed));
     const { needsTask, isWrapped, item } = candidate;
     merged.routes.set(exposed, {
@@ -201,7 +229,8 @@ function mergeUris(
   lines: ViewLine[],
 ): Merged & { owned: OwnedUri[] } {
   const offers = sources.flatMap(({ backend, catalog }) => (catalog?.[kind] ?? []).map((item) => ({ backend, item })));
-  const owned = resolveUris(offers, aggregation);
+  const hidden = hiddenOf(sources);
+  const owned = resolveUris(offers, aggregation).filter(({ backend }) => !hidden.has(backend));
   const { key } = listKinds[kind];
   for (const { backend, item, exposed } of owned) {
     const decidedBy = exposed === item.key ? "unique" : "conflict";
@@ -213,5 +242,10 @@ function mergeUris(
       exposed === item.key ? item.json : withMembers(item.json, { [key]: JSON.stringify(exposed) }),
     ),
     routes: new Map(owned.map(({ backend, item, exposed }) => [exposed, { backend, original: item.key }])),
+    quarantined: new Map(),
   };
+}
+
+function hiddenOf(sources: readonly Source[]): ReadonlySet<string> {
+  return new Set(sources.filter((source) => !isShown(source)).map(({ backend }) => backend));
 }

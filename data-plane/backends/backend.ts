@@ -15,7 +15,7 @@ import { isConnectionFault, outcomeOf } from "./breaker-rules.ts";
 import { ownStalls } from "./breaker-stalls.ts";
 import { createBulkhead, type Slot } from "./bulkhead.ts";
 import type { Catalog } from "./catalog.ts";
-import { type BackendState, type HealthOptions, watchCatalogs } from "./catalogs.ts";
+import { type BackendState, type Duty, type HealthOptions, watchCatalogs } from "./catalogs.ts";
 import { createConnector } from "./connect.ts";
 import { BackendError, backendGone, reasonOf } from "./errors.ts";
 import type { HealthState } from "./health.ts";
@@ -25,6 +25,7 @@ import { abortSignalOf, type CallSignal, type Limit, withDeadline, withLimit } f
 import { callFacts, retryOf } from "./retry.ts";
 import { createRetryBudget } from "./retry-budget.ts";
 import { createSessionLegs } from "./session-legs.ts";
+import type { SharedCatalog } from "./shared-catalog.ts";
 import { type Asker, sendWith } from "./shown.ts";
 
 export interface CallOptions {
@@ -71,6 +72,15 @@ export interface Backend {
   readonly calls: CallCounts;
   /** With what it is listed, in words for operators. */
   readonly listedWith: string;
+  /** What it listed here to nobody in particular; undefined while others watch it, or when it does not. */
+  readonly listed: Catalog | undefined;
+  /** It is checked here, and heard when its lists change. */
+  readonly isWatched: boolean;
+  /** What the fleet knows of it. */
+  readonly shared: SharedCatalog | undefined;
+  share(shared: SharedCatalog | undefined): void;
+  /** Watches it, or leaves that to others. */
+  rest(duty: Duty): void;
   /** Lists for clients like this one while it lives; settles after the first attempt. */
   join(session: Session): Promise<void>;
   /** Sends a session's request and gives the response. Throws BackendError within the deadline. */
@@ -108,6 +118,10 @@ export interface BackendOptions {
   readonly breaker: BreakerSettings;
   /** Default: checked every 30 s for 10 s at most; unhealthy after three failures. */
   readonly health?: HealthOptions;
+  /** What the fleet knows of it at the start. Default: nothing. */
+  readonly shared?: SharedCatalog | undefined;
+  /** Default: we watch it. */
+  readonly duty?: Duty;
   readonly log: Log;
   /** Hears what the backend says outside of calls: to one session, or, when it is shared, to nobody in particular. */
   readonly onMessage: (session: Session | undefined, backend: Backend, message: Message) => Promise<void> | undefined;
@@ -199,6 +213,8 @@ export function createBackend(options: BackendOptions): Backend {
   const budget = createRetryBudget();
   const meter = createCallMeter();
   const catalogs = watchCatalogs({
+    shared: options.shared,
+    duty: options.duty ?? "ours",
     open: connector.openLeg,
     gateway,
     isShared,
@@ -330,6 +346,17 @@ export function createBackend(options: BackendOptions): Backend {
     get listedWith() {
       return credential.gatewayShows === "nobody" ? "callers' own" : credential.gatewayShows;
     },
+    get listed() {
+      return catalogs.listed;
+    },
+    get isWatched() {
+      return catalogs.isWatched;
+    },
+    get shared() {
+      return catalogs.shared;
+    },
+    share: catalogs.share,
+    rest: catalogs.rest,
     join: catalogs.join,
     async call(session, message, options) {
       const slot = bulkhead.enter();

@@ -101,6 +101,31 @@ export async function listCatalog(leg: Leg, signal: AbortSignal, previous?: Cata
   return { catalog: { facts: leg.facts, ...lists, caching }, problems };
 }
 
+/** One list as it was kept, every item in the backend's own bytes. */
+export interface KeptList extends Caching {
+  readonly items: readonly Uint8Array[];
+}
+
+/** The catalog of lists that were kept. What is no item is left out. */
+export function catalogOf(facts: ServerFacts, kept: Partial<Record<ListKind, KeptList>>): Catalog {
+  const itemsOf = (kind: ListKind) =>
+    (kept[kind]?.items ?? []).flatMap((json) => {
+      const item = readItem(Buffer.from(json.buffer, json.byteOffset, json.byteLength), kind, facts);
+      return typeof item === "string" ? [] : item;
+    });
+  const cachingOf = (kind: ListKind): Caching => {
+    const { ttlMs, isPublic } = kept[kind] ?? uncached;
+    return { ttlMs, isPublic };
+  };
+  const all = <T>(of: (kind: ListKind) => T) => ({
+    tools: of("tools"),
+    prompts: of("prompts"),
+    resources: of("resources"),
+    templates: of("templates"),
+  });
+  return { facts, ...all(itemsOf), caching: all(cachingOf) };
+}
+
 interface ReadList {
   readonly items: readonly CatalogItem[];
   readonly caching: Caching;

@@ -1,14 +1,18 @@
 // What one backend lists: to a client that can do nothing in particular, and, because servers list by what their client
 // can do, to each kind of client there is right now. Clients that declare the same share one listing. Where only callers have a
 // credential, there is a listing for each of them, made with their own.
+//
+// What plain clients see is shared by the fleet: one proxy watches a backend and the others rest, with the catalog that they are given.
+// Of that and what was listed here, the one that came last counts.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Credential } from "../outgoing-auth/credential.ts";
 import type { Session } from "../session/session.ts";
-import { type Catalog, isSameCatalog, type ListProblem } from "./catalog.ts";
+import { type Catalog, isSameCatalog, type ListProblem, listCatalog } from "./catalog.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { createHealth, type HealthSettings, type HealthState, type Observation } from "./health.ts";
 import type { ClientFacts, Leg } from "./leg.ts";
+import type { SharedCatalog } from "./shared-catalog.ts";
 import { withSignIn } from "./sign-in-tool.ts";
 import { type CheckSettings, type RelistRequest, watchCatalog } from "./watch.ts";
 
@@ -26,6 +30,15 @@ export interface HealthOptions extends HealthSettings, CheckSettings {}
 export interface Catalogs extends AsyncDisposable {
   /** As a plain client sees it; kept while the backend is away. */
   readonly base: Catalog | undefined;
+  /** The same as it was listed here, for others to have it; undefined while others watch, or when only callers get in. */
+  readonly listed: Catalog | undefined;
+  /** It is checked here, and heard when its lists change. */
+  readonly isWatched: boolean;
+  /** What the fleet knows. */
+  readonly shared: SharedCatalog | undefined;
+  share(shared: SharedCatalog | undefined): void;
+  /** Whether others watch it, and how it is as they see it. */
+  rest(duty: Duty): void;
   readonly state: BackendState;
   /** Settles when the first attempt to list it has ended, either way. */
   readonly firstAttempt: Promise<void>;
@@ -43,7 +56,13 @@ export interface Catalogs extends AsyncDisposable {
 /** Whom a catalog is for. */
 export type Audience = Pick<Session, "capabilities" | "caller">;
 
+/** Who watches: we, or another proxy, which may have said how the backend is. */
+export type Duty = "ours" | { readonly state: HealthState; readonly error: string | undefined } | "others";
+
 export interface CatalogsOptions {
+  /** What the fleet knows at the start. */
+  readonly shared: SharedCatalog | undefined;
+  readonly duty: Duty;
   readonly open: (client: ClientFacts, signal: AbortSignal) => Promise<Leg>;
   /** What the watcher says it is. */
   readonly gateway: ClientFacts;
@@ -78,8 +97,10 @@ const idleMs = 60_000;
 const relistMs = 5_000;
 const noCapabilities = "{}";
 
-/** Starts to watch at once. */
+/** Starts to watch at once, unless others do. */
 export function watchCatalogs({
+  shared: initiallyShared,
+  duty: initialDuty,
   open,
   gateway,
   isShared,
@@ -95,32 +116,68 @@ export function watchCatalogs({
   const overlays = new Map<string, Overlay>();
   const first = Promise.withResolvers<void>();
   const relist: RelistRequest = { wanted: () => undefined, done: undefined };
-  let base: Catalog | undefined;
+  let shared = initiallyShared;
+  /** What was listed here. */
+  let own: Catalog | undefined;
+  /** Of the two, the one that came last. */
+  let newest = shared?.catalog;
+  let duty = initialDuty;
+  let watch: { readonly stop: AbortController; readonly ended: Promise<void> } | undefined;
   let checks = initialHealth;
   const health = createHealth(initialHealth);
 
-  const watching = watchCatalog({
-    open: (signal) => open(gateway, signal),
-    signal: stop.signal,
-    relist,
-    mayRefresh,
-    onMessage,
-    onProblems,
-    checks: () => checks,
-    onAnswered: (tookMs) => see({ kind: "success", tookMs }),
-    onCatalog(listed) {
-      const isNews = !base || !isSameCatalog(base, listed);
-      base = listed;
-      first.resolve();
-      if (isNews) onChange(stateNow());
-    },
-    onFailure(error) {
-      if (error instanceof BackendError && error.code === "timeout") onSilence();
-      // Where only callers get in it was not asked, so nothing is known of it but by them.
-      if (credential.gatewayShows !== "nobody") see(observationOf(error));
-      first.resolve();
-    },
-  });
+  /** What the gateway may not list is not taken from others either: who knows what they were shown for it. */
+  const base = () => (credential.gatewayShows === "nobody" ? own : newest);
+
+  const watchUntil = (signal: AbortSignal) =>
+    watchCatalog({
+      open: (opening) => open(gateway, opening),
+      signal,
+      relist,
+      mayRefresh,
+      onMessage,
+      onProblems,
+      checks: () => checks,
+      onAnswered: (tookMs) => see({ kind: "success", tookMs }),
+      onCatalog(listed) {
+        const isFirst = own === undefined;
+        own = listed;
+        // The same bytes stay the same catalog, so that views can be shared.
+        const isOther = !newest || !isSameCatalog(newest, listed);
+        if (isOther) newest = listed;
+        first.resolve();
+        if (isFirst || isOther) onChange(stateNow());
+      },
+      onFailure(error) {
+        if (error instanceof BackendError && error.code === "timeout") onSilence();
+        // Where only callers get in it was not asked, so nothing is known of it but by them.
+        if (credential.gatewayShows !== "nobody") see(observationOf(error));
+        first.resolve();
+      },
+    });
+
+  /** Watches or rests, as it is our turn. */
+  function keepWatch(): void {
+    // Without a catalog there is nothing to rest on, and a program of our own is nobody else's to look at.
+    const isOurs = duty === "ours" || isShared || base() === undefined || !shared;
+    if (isOurs && !watch) {
+      const round = new AbortController();
+      watch = { stop: round, ended: watchUntil(AbortSignal.any([stop.signal, round.signal])) };
+    }
+    if (isOurs) return;
+    first.resolve();
+    watch?.stop.abort(new Error("another proxy watches it"));
+    watch = undefined;
+    own = undefined;
+  }
+
+  function take(next: Catalog | undefined): void {
+    if (!next || (newest && isSameCatalog(newest, next))) return;
+    newest = next;
+    onChange(stateNow());
+  }
+  if (typeof duty === "object") health.adopt(duty.state, duty.error);
+  keepWatch();
 
   function stateNow(): BackendState {
     const { state, reason, sinceMs } = health;
@@ -160,7 +217,8 @@ export function watchCatalogs({
       onCatalog(listed) {
         const isNews = !overlay.catalog || !isSameCatalog(overlay.catalog, listed);
         // The same bytes as the base are the same catalog, so that views can be shared too.
-        overlay.catalog = base && isSameCatalog(base, listed) ? base : listed;
+        const plain = base();
+        overlay.catalog = plain && isSameCatalog(plain, listed) ? plain : listed;
         attempted.resolve();
         if (isNews) onChange(stateNow());
       },
@@ -200,9 +258,45 @@ export function watchCatalogs({
     }, idleMs).unref();
   }
 
+  /** Where others watch: what they see comes later than who asks can wait. */
+  async function listOnce(): Promise<void> {
+    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(relistMs)]);
+    try {
+      const leg = await open(gateway, signal);
+      try {
+        take((await listCatalog(leg, signal, base())).catalog);
+      } finally {
+        await leg.close();
+      }
+    } catch (error) {
+      if (credential.gatewayShows !== "nobody") see(observationOf(error));
+    }
+  }
+
   return {
     get base() {
-      return base;
+      return base();
+    },
+    get listed() {
+      return watch && credential.gatewayShows !== "nobody" ? own : undefined;
+    },
+    get isWatched() {
+      return watch !== undefined;
+    },
+    get shared() {
+      return shared;
+    },
+    share(next) {
+      if (next === shared) return;
+      shared = next;
+      take(next?.catalog);
+      keepWatch();
+    },
+    rest(next) {
+      duty = next;
+      if (duty !== "ours" && shared) take(shared.catalog);
+      keepWatch();
+      if (!watch && typeof next === "object" && health.adopt(next.state, next.error)) onChange(stateNow());
     },
     get state() {
       return stateNow();
@@ -215,7 +309,7 @@ export function watchCatalogs({
     firstAttempt: first.promise,
     // Another caller's listing is nobody's else: without one of their own they see what the gateway itself sees.
     of(client) {
-      const catalog = overlays.get(keyOf(client).key)?.catalog ?? base;
+      const catalog = overlays.get(keyOf(client).key)?.catalog ?? base();
       return credential.canSignIn ? withSignIn(catalog) : catalog;
     },
     async join(session) {
@@ -225,6 +319,7 @@ export function watchCatalogs({
       await overlay.first;
     },
     async relist() {
+      if (!watch) return await listOnce();
       relist.done ??= Promise.withResolvers();
       relist.wanted();
       await Promise.race([relist.done.promise, sleep(relistMs, undefined, { ref: false })]);
@@ -232,7 +327,7 @@ export function watchCatalogs({
     async [Symbol.asyncDispose]() {
       stop.abort(new Error("the backend was removed"));
       for (const { users } of overlays.values()) for (const forget of users.values()) forget();
-      await watching;
+      await watch?.ended;
     },
   };
 }

@@ -149,6 +149,25 @@ export function createEndpoints(start: (hear: OnMessage) => EndpointList, onMess
     get listedWith() {
       return primary().listedWith;
     },
+    get listed() {
+      const inOrder = endpoints.toSorted((a, b) => a.priority - b.priority);
+      const well = inOrder.find((one) => trouble(one) === 0 && one.backend.listed !== undefined);
+      return (well ?? inOrder.find((one) => one.backend.listed !== undefined))?.backend.listed;
+    },
+    get isWatched() {
+      return all().some(({ isWatched }) => isWatched);
+    },
+    get shared() {
+      return primary().shared;
+    },
+    share(shared) {
+      for (const one of all()) one.share(shared);
+    },
+    rest(duty) {
+      // How all of them are together says nothing of one.
+      const each = endpoints.length > 1 && duty !== "ours" ? "others" : duty;
+      for (const one of all()) one.rest(each);
+    },
     get tokens() {
       return endpoints[0].backend.tokens;
     },

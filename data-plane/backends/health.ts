@@ -34,6 +34,8 @@ const successesToTrust = 2;
 export interface HealthRecord extends Health {
   /** Takes what was seen; true when the state is another now. */
   see(observation: Observation): boolean;
+  /** Somebody else who looks at it says how it is; true when the state is another now. */
+  adopt(state: HealthState, reason: string | undefined): boolean;
   configure(settings: HealthSettings): void;
 }
 
@@ -90,6 +92,11 @@ export function createHealth(initial: HealthSettings, nowMs: () => number = Date
       successesInRow = 0;
       failuresInRow = 0;
       return become("unauthenticated", observation.reason);
+    },
+    adopt(next, why) {
+      successesInRow = 0;
+      failuresInRow = 0;
+      return become(next, why);
     },
     configure(next) {
       settings = next;

@@ -1,7 +1,7 @@
 // `tools/call`: to the tool's backend, under the backend's own name for it.
 import type { Route } from "../aggregation/view.ts";
 import type { CallOptions } from "../backends/backend.ts";
-import { errorResponse, type Message } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
 import { holdsNonObject, wrapStructuredContent } from "../mcp/output-schema.ts";
 import { paramHeadersOf, paramMismatch } from "../mcp/param-headers.ts";
 import { type Edit, splice, withMembers, withoutMembers } from "../mcp/scan.ts";
@@ -18,7 +18,8 @@ export const callTool: Method = async (call) => {
   const { name } = call.params;
   if (typeof name !== "string") return invalidParams(call, '"name" is not a string');
   const route = call.view.tools.get(name) ?? drainingRoute(call, "tools", name);
-  if (!route) return departedAnswer(call, "tools", name) ?? invalidParams(call, `unknown tool: ${name}`);
+  if (!route)
+    return departedAnswer(call, "tools", name) ?? quarantineAnswer(call, name) ?? invalidParams(call, `unknown tool: ${name}`);
   if (route.isSignIn) return (await signIn(call, route.backend)).json;
   const mayBeStateless = call.server.backends.get(route.backend)?.catalog?.facts.era !== "session";
   const wrong = call.stateless && paramMismatch(route.paramHeaders ?? [], call.params.arguments, call.headers);
@@ -30,6 +31,18 @@ export const callTool: Method = async (call) => {
   if (call.stateless) return withOwnTaskId(call, route, response);
   return route.isWrapped || mayBeStateless ? asObject(response, route) : response.json;
 };
+
+/** Of a tool that has changed since it was approved; undefined when it is none. */
+function quarantineAnswer(call: Call, name: string): Buffer | undefined {
+  const route = call.view.quarantined.get(name);
+  if (!route) return undefined;
+  const words = "its definition is not the one that was approved, so it is not called until an operator approves it";
+  return errorResponse(call.id, {
+    code: errorCodes.internal,
+    message: `tool "${name}" of backend "${route.backend}" is in quarantine: ${words}`,
+    data: { reason: "tool_quarantined", backend: route.backend, outcome: "not_executed" },
+  });
+}
 
 function plainEdits(call: Call, name: string, { original }: Route): Edit[] {
   const { json, params } = call.message;

@@ -30,6 +30,8 @@ export interface Live extends AsyncDisposable {
   prepare(content: SnapshotContent, options?: ApplyOptions): Promise<Prepared>;
   /** Puts just this of a snapshot into force, at once. Does nothing before the first swap: nothing is served then. */
   obey(terms: SessionTerms): void;
+  /** Looks again at `dutyOf`. */
+  keepWatch(): void;
 }
 
 export interface ApplyOptions {
@@ -44,7 +46,7 @@ export interface Prepared {
 }
 
 export interface LiveOptions
-  extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage" | "mayRefresh" | "incoming" | "outgoing"> {
+  extends Pick<RuntimeOptions, "log" | "allowStdio" | "onMessage" | "mayRefresh" | "incoming" | "outgoing" | "dutyOf"> {
   readonly sessions: { all(): Iterable<Session>; end(session: Session): void };
   /** Called after what is live, or a backend's state, changed. */
   readonly onChange: () => void;
@@ -107,6 +109,11 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
     });
   }
 
+  function keepWatch(): void {
+    for (const { catalog, backend } of runtime.backends) backend.rest(options.dutyOf?.(catalog) ?? "ours");
+    onChange();
+  }
+
   async function prepare(content: SnapshotContent, { isRestart = false }: ApplyOptions = {}): Promise<Prepared> {
     const next = buildRuntime(content, runtime, { ...options, onBackendChange: refreshSoon });
     // Give new backends a moment to be listed, so that clients do not see their tools come in one by one.
@@ -122,9 +129,9 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
         const previous = runtime;
         runtime = next;
         next.enter();
+        keepWatch();
         onRevocations?.();
         follow(previous);
-        onChange();
         release(previous, next);
       },
       drop: () => release(next, runtime),
@@ -137,6 +144,7 @@ export function createLive({ sessions, onChange, onRevocations, ...options }: Li
     },
     apply: async (content, how) => (await prepare(content, how)).enter(),
     prepare,
+    keepWatch,
     obey(terms) {
       if (runtime === emptyRuntime) return;
       runtime = withTerms(runtime, terms);

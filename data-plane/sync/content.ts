@@ -2,14 +2,17 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
 import {
+  CatalogSchema,
   RevocationsSchema,
   type SnapshotResource,
   type StreamSnapshotsResponse,
   VirtualServerConfigSchema,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { BackendSchema } from "../../proto/gen/vmcp/resource/v1/backend_pb.ts";
+import type { SharedCatalog } from "../backends/shared-catalog.ts";
 import { type SessionTerms, type SnapshotContent, SnapshotRefusedError, type Violation } from "../runtime.ts";
 import type { Revocation } from "../session/revocations.ts";
+import { sharedFrom } from "./listing.ts";
 
 /** The digest a proxy computes itself: over the names and the bodies it received. */
 export function digestOf(resources: readonly SnapshotResource[]): Uint8Array {
@@ -33,8 +36,8 @@ export function readTerms({ revision, storeUid }: Header, resources: readonly Sn
 export function readSnapshot(header: Header, resources: readonly SnapshotResource[]): SnapshotContent {
   const { version, revision, storeUid } = header;
   const violations: Violation[] = [];
-  const virtualServers: { name: string; spec: SnapshotContent["virtualServers"][number]["spec"]; backends: readonly string[] }[] =
-    [];
+  const virtualServers: SnapshotContent["virtualServers"][number][] = [];
+  const catalogs = new Map<string, SharedCatalog>();
   const backends = new Map<string, ReturnType<typeof readBackend>>();
   const seen = new Set<string>();
   let revocations: readonly Revocation[] = [];
@@ -50,8 +53,12 @@ export function readSnapshot(header: Header, resources: readonly SnapshotResourc
       if (type === BackendSchema.typeName) backends.set(name, readBackend(bytes));
       else if (type === VirtualServerConfigSchema.typeName) {
         const config = fromBinary(VirtualServerConfigSchema, bytes);
-        if (config.spec) virtualServers.push({ name: config.spec.name, spec: config.spec, backends: config.backends });
+        const { spec, backends: names, catalogs: catalogNames } = config;
+        if (spec) virtualServers.push({ name: spec.name, spec, backends: names, catalogs: catalogNames });
         else refuse("has no spec");
+      } else if (type === CatalogSchema.typeName) {
+        const shared = sharedFrom(resource);
+        if (shared) catalogs.set(name, shared);
       } else if (type === RevocationsSchema.typeName) revocations = decodeRevocations(bytes);
       else refuse(`is of type ${type ?? "none"}, which this proxy does not know`);
     } catch {
@@ -59,7 +66,7 @@ export function readSnapshot(header: Header, resources: readonly SnapshotResourc
     }
   }
   if (violations.length > 0) throw new SnapshotRefusedError(violations);
-  return { version, revision: Number(revision), storeUid, virtualServers, backends, revocations };
+  return { version, revision: Number(revision), storeUid, virtualServers, backends, catalogs, revocations };
 }
 
 function typeOf({ body }: SnapshotResource): string | undefined {

@@ -18,7 +18,7 @@ import { openStream, type Stream, type StreamOptions } from "./stream.ts";
 const moveMsMax = 500;
 
 export interface SyncOptions
-  extends Pick<StreamOptions, "node" | "state" | "listSessions" | "setDrained" | "openTap">,
+  extends Pick<StreamOptions, "node" | "state" | "listSessions" | "setDrained" | "openTap" | "catalogs">,
     Pick<ReceiverOptions, "live" | "onLive" | "onRefused"> {
   /** Addresses of control planes; tried in turn, in an order of this process's own. */
   readonly controlPlanes: readonly string[];
@@ -105,6 +105,7 @@ export function startSync(options: SyncOptions): Sync {
         continue;
       }
       stream.close();
+      options.catalogs?.lost();
       stop.signal.removeEventListener("abort", stream.close);
       const ended = outcome.name === "ended" ? outcome : { ...elsewhere, reason: "it is going away" };
       if (ended.isUnauthenticated) options.link.refused();

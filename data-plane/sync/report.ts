@@ -3,6 +3,7 @@ import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { StatusReportSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import type { Runtime } from "../runtime.ts";
+import { listingOf } from "./listing.ts";
 
 type Report = Exclude<MessageInitShape<typeof StatusReportSchema>, MessageShape<typeof StatusReportSchema>>;
 
@@ -24,8 +25,11 @@ export function stateOf(runtime: Runtime, sessions: { readonly size: number }, w
     activeSessions: sessions.size,
     draining: workLeft !== undefined,
     workLeft: workLeft ?? 0,
-    backends: runtime.backends.map(({ resource, backend: { state, catalog, listedWith } }) => ({
+    backends: runtime.backends.map(({ resource, catalog: name, backend: { state, catalog, listed, listedWith, isWatched } }) => ({
       name: resource,
+      catalog: name,
+      listingDigest: listed && name !== "" ? listingOf(listed).digest : "",
+      watched: isWatched,
       state: state.state,
       error: state.error ?? "",
       protocolVersion: catalog?.facts.protocolVersion ?? "",

@@ -8,9 +8,11 @@ import { RetryInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts"
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
 import {
   type CallsQuery,
+  type CatalogQuery,
   DiscoveryService,
   type SessionsQuery,
   type StreamSnapshotsResponse,
+  type WatchOrders,
 } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { createClient, type Tls } from "../../proto/grpc.ts";
 import { reasonOf } from "../backends/errors.ts";
@@ -39,7 +41,17 @@ export interface StreamOptions {
   readonly openTap?: OpenTap | undefined;
   /** Tells the control plane which sessions there are. Without it this proxy is not asked. */
   readonly listSessions?: ListSessions | undefined;
+  /** What it lists for the fleet, and what it is told to watch. Without it, it watches everything and tells nothing. */
+  readonly catalogs?: FleetCatalogs | undefined;
   readonly log: Log;
+}
+
+export interface FleetCatalogs {
+  /** Encoded vmcp.discovery.v1.Listing of a catalog that was listed here; empty when it is too large. Undefined: there is none. */
+  listing(catalog: string): Promise<Uint8Array | undefined>;
+  obey(orders: WatchOrders): void;
+  /** The stream on which orders came is gone. */
+  lost(): void;
 }
 
 export interface Stream {
@@ -116,6 +128,9 @@ export function openStream(address: string, options: StreamOptions): Stream {
       reports.soon();
     } else if (payload.case === "callsQuery") {
       tap(payload.value);
+    } else if (payload.case === "catalogQuery") await answerCatalogs(payload.value);
+    else if (payload.case === "watchOrders") {
+      if (!isEnded) options.catalogs?.obey(payload.value);
     } else {
       const whole = parts.add(response);
       if (whole === undefined) return;
@@ -147,6 +162,14 @@ export function openStream(address: string, options: StreamOptions): Stream {
     }
   }
 
+  /** What can't be had now is asked for again. */
+  async function answerCatalogs({ catalogs }: CatalogQuery): Promise<void> {
+    for (const catalog of catalogs) {
+      const listing = await options.catalogs?.listing(catalog).catch(() => undefined);
+      if (listing) send({ message: { case: "catalog", value: { catalog, listing } } });
+    }
+  }
+
   call.on("data", (response: StreamSnapshotsResponse) => void receive(response));
   call.on("error", (error: grpc.ServiceError) => end(error.details || error.message, endOf(error)));
   call.on("end", () => end("the control plane ended the stream"));
@@ -164,7 +187,7 @@ export function openStream(address: string, options: StreamOptions): Stream {
   };
 }
 
-function hello({ node, listSessions, setDrained, openTap }: StreamOptions, known: Known): Request {
+function hello({ node, listSessions, setDrained, openTap, catalogs }: StreamOptions, known: Known): Request {
   const value = {
     node: { ...node, softwareVersion },
     knownVersion: known.version,
@@ -176,6 +199,7 @@ function hello({ node, listSessions, setDrained, openTap }: StreamOptions, known
       ...(listSessions ? ["sessions-query"] : []),
       ...(setDrained ? ["drain"] : []),
       ...(openTap ? ["calls"] : []),
+      ...(catalogs ? ["catalogs"] : []),
       "delta",
       "parts",
     ],

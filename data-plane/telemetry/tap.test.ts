@@ -105,12 +105,7 @@ test("there is an end to targets", (t) => {
 });
 
 /** What is told within `ms` of calls that all end at once. */
-function tapping(
-  t: TestContext,
-  asked: CallsQuery,
-  facts: readonly CallFact[],
-  ms = 200,
-) {
+function tapping(t: TestContext, asked: CallsQuery, facts: readonly CallFact[], ms = 200) {
   t.mock.timers.enable({ apis: ["setInterval"] });
   using tap = createTap();
   const reports: CallsReport[] = [];

@@ -17,6 +17,7 @@ import { createBackoff } from "../sync/backoff.ts";
 import type { ReceiverOptions } from "../sync/receiver.ts";
 import type { ProxyState } from "../sync/report.ts";
 import type { SessionListing } from "../sync/session-report.ts";
+import { type Duties, noDuties } from "../sync/watch-duty.ts";
 import { createExposition, type Family, textOf, together } from "../telemetry/exposition.ts";
 import type { CallsReport, Emit, OpenTap } from "../telemetry/tap.ts";
 import type { ChannelError } from "./channel.ts";
@@ -41,6 +42,9 @@ export interface Leader extends AsyncDisposable {
   readonly address: string;
   readonly live: ReceiverOptions["live"];
   state(): ProxyState;
+  /** See Engine. Rejects when a worker does not answer. */
+  listing(catalog: string): Promise<Uint8Array | undefined>;
+  watch(duties: Duties): void;
   /** Rejects when one of them does not answer. */
   list(filter: SessionFilter): Promise<SessionListing>;
   /** All of them tell of calls. */
@@ -74,6 +78,8 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   let departed: readonly Family[] = []; // counters of those that ended, so that sums never fall
   let current: SnapshotContent | undefined;
   let terms: SessionTerms | undefined;
+  let duties = noDuties;
+  let watcher: Member | undefined; // watches for all of them
   let restarts = 0;
   let address = "";
   const taps = new Map<number, { readonly query: CallsQuery; readonly emit: Emit }>();
@@ -128,6 +134,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     if (terms) await member.ask("obey", terms);
     if (isDrained) await member.ask("setDrained", true);
     for (const [number, { query }] of taps) await member.ask("tap", number, query);
+    giveDuties();
     address = await member.askWithin(startMs, "join");
   }
 
@@ -139,7 +146,17 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     const counters = (exposed.get(member) ?? []).filter(({ type }) => type !== "gauge");
     departed = together([departed, counters]);
     exposed.delete(member);
+    if (watcher === member) giveDuties();
     options.onChange();
+  }
+
+  /** What this proxy watches, one worker does. */
+  function giveDuties(): void {
+    if (!watcher || !joined.has(watcher)) [watcher] = joined.keys();
+    for (const member of joined.keys()) {
+      const own = member === watcher ? duties : { ...duties, isAlone: false, ours: [] };
+      member.ask("watch", own).catch(() => undefined); // one that is gone is replaced, and asked again
+    }
   }
 
   /** Replaces a worker whenever it ends, until the proxy stops. */
@@ -286,6 +303,17 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     state() {
       if (states.size > 0) return mergeStates([...states.values()], session?.redis === undefined ? stores.sessions : undefined);
       return { report: { liveVersion: current?.version ?? "", activeSessions: 0, backends: [], views: [] }, everyMs: 30_000 };
+    },
+    async listing(catalog) {
+      for (const member of joined.keys()) {
+        const listing = await member.ask("listing", catalog);
+        if (listing) return listing;
+      }
+      return undefined;
+    },
+    watch(next) {
+      duties = next;
+      giveDuties();
     },
     async list(filter) {
       const listings = await Promise.all([...joined.keys()].map((member) => member.ask("sessions", filter)));

@@ -17,7 +17,9 @@ export function mergeStates(states: readonly ProxyState[], sessions: number | un
   // All run the same snapshot, or are about to, so their backends stand in the same order.
   const backends = (first.report.backends ?? []).map((backend, i) => {
     const same = others.flatMap(({ report }) => report.backends?.[i] ?? []).filter(({ name }) => name === backend.name);
-    return same.reduce((worst, other) => (weightOf(other.state) > weightOf(worst.state) ? other : worst), backend);
+    const worst = same.reduce((so, other) => (weightOf(other.state) > weightOf(so.state) ? other : so), backend);
+    const listingDigest = [backend, ...same].map((one) => one.listingDigest ?? "").find((digest) => digest !== "") ?? "";
+    return { ...worst, listingDigest, watched: [backend, ...same].some(({ watched }) => watched) };
   });
   return {
     report: {

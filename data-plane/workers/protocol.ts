@@ -9,6 +9,7 @@ import type { RecordStore, StoreEvent } from "../session/record-store.ts";
 import type { ApplyOptions } from "../sync/apply.ts";
 import type { ProxyState } from "../sync/report.ts";
 import type { SessionListing } from "../sync/session-report.ts";
+import type { Duties } from "../sync/watch-duty.ts";
 import type { Family } from "../telemetry/exposition.ts";
 import type { CallsReport } from "../telemetry/tap.ts";
 
@@ -31,6 +32,9 @@ export interface WorkerAnswers {
   enter(): void;
   drop(): void;
   obey(terms: SessionTerms): void;
+  watch(duties: Duties): void;
+  /** See Engine. */
+  listing(catalog: string): Uint8Array | undefined;
   /** Listens where all workers do; gives `http://host:port`. */
   join(): Promise<string>;
   status(): OwnStatus;

@@ -52,6 +52,8 @@ leader.serve({
   enter: () => prepared?.enter(),
   drop: () => prepared?.drop(),
   obey: (terms) => running().live.obey(terms),
+  watch: (duties) => running().watch(duties),
+  listing: (catalog) => running().listing(catalog),
   join: () => running().serving.join(),
   status: () => running().serving.pages.status(),
   metrics: () => running().serving.pages.metrics(),

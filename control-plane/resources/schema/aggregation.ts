@@ -35,6 +35,7 @@ export const aggregation = section(
     tools: z.array(workloadTools, { error: "a list of maps, one per workload" }).optional(),
     excludeAllTools: flag.optional(),
     defaultToolVisibility: word("", "allow", "deny").optional(),
+    toolChanges: word("report", "quarantine").optional(),
   },
   "a map such as { conflictResolution: prefix }",
 );

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/discovery/v1/discovery.proto.
  */
 export const file_vmcp_discovery_v1_discovery: GenFile = /*@__PURE__*/
-  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIrkCChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIABIvCgVjYWxscxgGIAEoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxzUmVwb3J0SABCCQoHbWVzc2FnZSLgAQoFSGVsbG8SJQoEbm9kZRgBIAEoCzIXLnZtY3AuZGlzY292ZXJ5LnYxLk5vZGUSFQoNa25vd25fdmVyc2lvbhgCIAEoCRIUCgxrbm93bl9kaWdlc3QYAyABKAwSEQoJc3RvcmVfdWlkGAQgASgJEhIKCnNjaGVtYV9taW4YBSABKA0SEgoKc2NoZW1hX21heBgGIAEoDRIQCghmZWF0dXJlcxgHIAMoCRI2Cg1jb25maWdfc291cmNlGAggASgOMh8udm1jcC5kaXNjb3ZlcnkudjEuQ29uZmlnU291cmNlIrYBCgROb2RlEgoKAmlkGAEgASgJEhMKC2luc3RhbmNlX2lkGAIgASgJEhgKEHNvZnR3YXJlX3ZlcnNpb24YAyABKAkSMwoGbGFiZWxzGAQgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuTm9kZS5MYWJlbHNFbnRyeRIPCgdhZGRyZXNzGAUgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiegoDQWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgMEjEKDmFwcGx5X2R1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCHdhcm5pbmdzGAUgAygJIo4BCgROYWNrEg0KBW5vbmNlGAEgASgEEg8KB3ZlcnNpb24YAiABKAkSFAoMbGl2ZV92ZXJzaW9uGAMgASgJEi0KBnJlYXNvbhgEIAEoDjIdLnZtY3AuZGlzY292ZXJ5LnYxLk5hY2tSZWFzb24SIQoFZXJyb3IYBSABKAsyEi5nb29nbGUucnBjLlN0YXR1cyLLAQoMU3RhdHVzUmVwb3J0EhQKDGxpdmVfdmVyc2lvbhgBIAEoCRIXCg9hY3RpdmVfc2Vzc2lvbnMYAiABKA0SMgoIYmFja2VuZHMYAyADKAsyIC52bWNwLmRpc2NvdmVyeS52MS5CYWNrZW5kU3RhdHVzEjMKBXZpZXdzGAQgAygLMiQudm1jcC5kaXNjb3ZlcnkudjEuVmlydHVhbFNlcnZlclZpZXcSEAoIZHJhaW5pbmcYBSABKAgSEQoJd29ya19sZWZ0GAYgASgNIqoBCg1CYWNrZW5kU3RhdHVzEgwKBG5hbWUYASABKAkSDQoFc3RhdGUYAiABKAkSDQoFZXJyb3IYAyABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgEIAEoCRINCgV0b29scxgFIAEoDRIRCglyZXNvdXJjZXMYBiABKA0SDwoHcHJvbXB0cxgHIAEoDRILCgNlcmEYCCABKAkSEwoLbGlzdGVkX3dpdGgYCSABKAkiWgoRVmlydHVhbFNlcnZlclZpZXcSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkSLQoHZW50cmllcxgCIAMoCzIcLnZtY3AuZGlzY292ZXJ5LnYxLlZpZXdFbnRyeSJhCglWaWV3RW50cnkSDAoEa2luZBgBIAEoCRIPCgdleHBvc2VkGAIgASgJEg8KB2JhY2tlbmQYAyABKAkSEAoIb3JpZ2luYWwYBCABKAkSEgoKZGVjaWRlZF9ieRgFIAEoCSLbAwoXU3RyZWFtU25hcHNob3RzUmVzcG9uc2USDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIOCgZkaWdlc3QYBCABKAwSEQoJc3RvcmVfdWlkGAUgASgJEi8KCHNuYXBzaG90GAYgASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RIABIpCgVkZWx0YRgHIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRlbHRhSAASMQoKdXBfdG9fZGF0ZRgIIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlVwVG9EYXRlSAASKQoFZHJhaW4YCSABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EcmFpbkgAEjoKDnNlc3Npb25zX3F1ZXJ5GAogASgLMiAudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNRdWVyeUgAEjQKC2RyYWluX29yZGVyGAsgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5PcmRlckgAEjQKC2NhbGxzX3F1ZXJ5GAwgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbHNRdWVyeUgAQgkKB3BheWxvYWQiXwoIU25hcHNob3QSNgoJcmVzb3VyY2VzGAEgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIMCgRwYXJ0GAIgASgNEg0KBXBhcnRzGAMgASgNImUKBURlbHRhEhQKDGJhc2VfdmVyc2lvbhgBIAEoCRI0Cgd1cHNlcnRzGAIgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIQCghyZW1vdmFscxgDIAMoCSIKCghVcFRvRGF0ZSJHCgVEcmFpbhIoCgVncmFjZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhbHRlcm5hdGl2ZXMYAiADKAkiGwoKRHJhaW5PcmRlchINCgVkcmFpbhgBIAEoCCKmAQoKQ2FsbHNRdWVyeRIKCgJpZBgBIAEoBBIMCgRzdG9wGAIgASgIEi0KBmZpbHRlchgDIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxGaWx0ZXISDgoGc2FtcGxlGAQgASgNEhIKCnBlcl9zZWNvbmQYBSABKA0SKwoIc3VtX292ZXIYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icgoKQ2FsbEZpbHRlchINCgVncm91cBgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIQCgh3b3JrbG9hZBgDIAEoCRIMCgR0b29sGAQgASgJEg4KBnN0YXR1cxgFIAEoCRINCgVwcm94eRgGIAEoCSKJAQoLQ2FsbHNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSLAoGZXZlbnRzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuQ2FsbEV2ZW50EigKBHN1bXMYAyADKAsyGi52bWNwLmRpc2NvdmVyeS52MS5DYWxsU3VtEhAKCGxlZnRfb3V0GAQgASgEIv0BCglDYWxsRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoGdGFyZ2V0GAIgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbFRhcmdldBIPCgdvdXRjb21lGAMgASgJEisKCGR1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDXJlcXVlc3RfYnl0ZXMYBSABKA0SFgoOcmVzcG9uc2VfYnl0ZXMYBiABKA0SEAoIaWRlbnRpdHkYByABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgIIAEoCSJUCgpDYWxsVGFyZ2V0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg4KBm1ldGhvZBgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHdvcmtsb2FkGAQgASgJIpkBCgdDYWxsU3VtEi0KBnRhcmdldBgBIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxUYXJnZXQSDQoFY2FsbHMYAiABKAQSDgoGZmFpbGVkGAMgASgEEhEKCWR1cmF0aW9ucxgEIAMoBBIVCg1yZXF1ZXN0X2J5dGVzGAUgASgEEhYKDnJlc3BvbnNlX2J5dGVzGAYgASgEIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiVgoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJIj0KC1Jldm9jYXRpb25zEi4KB2VudHJpZXMYASADKAsyHS52bWNwLmRpc2NvdmVyeS52MS5SZXZvY2F0aW9uInIKClJldm9jYXRpb24SDQoFZXBvY2gYASABKAQSDwoHc2Vzc2lvbhgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRILCgNhbGwYBSABKAgSFgoOdmlydHVhbF9zZXJ2ZXIYBiABKAkiZwoNU2Vzc2lvbnNRdWVyeRIKCgJpZBgBIAEoBBIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEhIKCmtleV9wcmVmaXgYBCABKAkSDQoFbGltaXQYBSABKA0ieQoOU2Vzc2lvbnNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSMAoIc2Vzc2lvbnMYAiADKAsyHi52bWNwLmRpc2NvdmVyeS52MS5TZXNzaW9uSW5mbxIRCglpc19zaGFyZWQYAyABKAgSEAoIaGFzX21vcmUYBCABKAgirwIKC1Nlc3Npb25JbmZvEgsKA2tleRgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIOCgZpc3N1ZXIYAyABKAkSDwoHc3ViamVjdBgEIAEoCRITCgtjbGllbnRfbmFtZRgFIAEoCRIWCg5jbGllbnRfdmVyc2lvbhgGIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm94aWVzGAogAygJEg8KB3N0cmVhbXMYCyABKA0SDQoFY2FsbHMYDCABKA0qmwEKDENvbmZpZ1NvdXJjZRIdChlDT05GSUdfU09VUkNFX1VOU1BFQ0lGSUVEEAASFgoSQ09ORklHX1NPVVJDRV9OT05FEAESHwobQ09ORklHX1NPVVJDRV9DT05UUk9MX1BMQU5FEAISFgoSQ09ORklHX1NPVVJDRV9ESVNLEAMSGwoXQ09ORklHX1NPVVJDRV9CT09UU1RSQVAQBCqjAgoKTmFja1JlYXNvbhIbChdOQUNLX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHE5BQ0tfUkVBU09OX0lOVkFMSURfUkVTT1VSQ0UQARIeChpOQUNLX1JFQVNPTl9TVEFMRV9SRVZJU0lPThACEh0KGU5BQ0tfUkVBU09OX0JBU0VfTUlTTUFUQ0gQAxIfChtOQUNLX1JFQVNPTl9ESUdFU1RfTUlTTUFUQ0gQBBIZChVOQUNLX1JFQVNPTl9UT09fTEFSR0UQBRIiCh5OQUNLX1JFQVNPTl9VTlNVUFBPUlRFRF9TQ0hFTUEQBhIdChlOQUNLX1JFQVNPTl9GT1JFSUdOX1NUT1JFEAcSGAoUTkFDS19SRUFTT05fSU5URVJOQUwQCDKAAQoQRGlzY292ZXJ5U2VydmljZRJsCg9TdHJlYW1TbmFwc2hvdHMSKS52bWNwLmRpc2NvdmVyeS52MS5TdHJlYW1TbmFwc2hvdHNSZXF1ZXN0Gioudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVzcG9uc2UoATABYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
+  fileDesc("CiF2bWNwL2Rpc2NvdmVyeS92MS9kaXNjb3ZlcnkucHJvdG8SEXZtY3AuZGlzY292ZXJ5LnYxIu4CChZTdHJlYW1TbmFwc2hvdHNSZXF1ZXN0EikKBWhlbGxvGAEgASgLMhgudm1jcC5kaXNjb3ZlcnkudjEuSGVsbG9IABIlCgNhY2sYAiABKAsyFi52bWNwLmRpc2NvdmVyeS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTmFja0gAEjEKBnN0YXR1cxgEIAEoCzIfLnZtY3AuZGlzY292ZXJ5LnYxLlN0YXR1c1JlcG9ydEgAEjUKCHNlc3Npb25zGAUgASgLMiEudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNSZXBvcnRIABIvCgVjYWxscxgGIAEoCzIeLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxzUmVwb3J0SAASMwoHY2F0YWxvZxgHIAEoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkNhdGFsb2dSZXBvcnRIAEIJCgdtZXNzYWdlIuABCgVIZWxsbxIlCgRub2RlGAEgASgLMhcudm1jcC5kaXNjb3ZlcnkudjEuTm9kZRIVCg1rbm93bl92ZXJzaW9uGAIgASgJEhQKDGtub3duX2RpZ2VzdBgDIAEoDBIRCglzdG9yZV91aWQYBCABKAkSEgoKc2NoZW1hX21pbhgFIAEoDRISCgpzY2hlbWFfbWF4GAYgASgNEhAKCGZlYXR1cmVzGAcgAygJEjYKDWNvbmZpZ19zb3VyY2UYCCABKA4yHy52bWNwLmRpc2NvdmVyeS52MS5Db25maWdTb3VyY2UitgEKBE5vZGUSCgoCaWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSGAoQc29mdHdhcmVfdmVyc2lvbhgDIAEoCRIzCgZsYWJlbHMYBCADKAsyIy52bWNwLmRpc2NvdmVyeS52MS5Ob2RlLkxhYmVsc0VudHJ5Eg8KB2FkZHJlc3MYBSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ6CgNBY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAwSMQoOYXBwbHlfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoId2FybmluZ3MYBSADKAkijgEKBE5hY2sSDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIUCgxsaXZlX3ZlcnNpb24YAyABKAkSLQoGcmVhc29uGAQgASgOMh0udm1jcC5kaXNjb3ZlcnkudjEuTmFja1JlYXNvbhIhCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzIssBCgxTdGF0dXNSZXBvcnQSFAoMbGl2ZV92ZXJzaW9uGAEgASgJEhcKD2FjdGl2ZV9zZXNzaW9ucxgCIAEoDRIyCghiYWNrZW5kcxgDIAMoCzIgLnZtY3AuZGlzY292ZXJ5LnYxLkJhY2tlbmRTdGF0dXMSMwoFdmlld3MYBCADKAsyJC52bWNwLmRpc2NvdmVyeS52MS5WaXJ0dWFsU2VydmVyVmlldxIQCghkcmFpbmluZxgFIAEoCBIRCgl3b3JrX2xlZnQYBiABKA0i5AEKDUJhY2tlbmRTdGF0dXMSDAoEbmFtZRgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAQgASgJEg0KBXRvb2xzGAUgASgNEhEKCXJlc291cmNlcxgGIAEoDRIPCgdwcm9tcHRzGAcgASgNEgsKA2VyYRgIIAEoCRITCgtsaXN0ZWRfd2l0aBgJIAEoCRIPCgdjYXRhbG9nGAogASgJEhYKDmxpc3RpbmdfZGlnZXN0GAsgASgJEg8KB3dhdGNoZWQYDCABKAgiWgoRVmlydHVhbFNlcnZlclZpZXcSFgoOdmlydHVhbF9zZXJ2ZXIYASABKAkSLQoHZW50cmllcxgCIAMoCzIcLnZtY3AuZGlzY292ZXJ5LnYxLlZpZXdFbnRyeSJhCglWaWV3RW50cnkSDAoEa2luZBgBIAEoCRIPCgdleHBvc2VkGAIgASgJEg8KB2JhY2tlbmQYAyABKAkSEAoIb3JpZ2luYWwYBCABKAkSEgoKZGVjaWRlZF9ieRgFIAEoCSLNBAoXU3RyZWFtU25hcHNob3RzUmVzcG9uc2USDQoFbm9uY2UYASABKAQSDwoHdmVyc2lvbhgCIAEoCRIQCghyZXZpc2lvbhgDIAEoBBIOCgZkaWdlc3QYBCABKAwSEQoJc3RvcmVfdWlkGAUgASgJEi8KCHNuYXBzaG90GAYgASgLMhsudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RIABIpCgVkZWx0YRgHIAEoCzIYLnZtY3AuZGlzY292ZXJ5LnYxLkRlbHRhSAASMQoKdXBfdG9fZGF0ZRgIIAEoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLlVwVG9EYXRlSAASKQoFZHJhaW4YCSABKAsyGC52bWNwLmRpc2NvdmVyeS52MS5EcmFpbkgAEjoKDnNlc3Npb25zX3F1ZXJ5GAogASgLMiAudm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbnNRdWVyeUgAEjQKC2RyYWluX29yZGVyGAsgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuRHJhaW5PcmRlckgAEjQKC2NhbGxzX3F1ZXJ5GAwgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbHNRdWVyeUgAEjgKDWNhdGFsb2dfcXVlcnkYDSABKAsyHy52bWNwLmRpc2NvdmVyeS52MS5DYXRhbG9nUXVlcnlIABI2Cgx3YXRjaF9vcmRlcnMYDiABKAsyHi52bWNwLmRpc2NvdmVyeS52MS5XYXRjaE9yZGVyc0gAQgkKB3BheWxvYWQiXwoIU25hcHNob3QSNgoJcmVzb3VyY2VzGAEgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIMCgRwYXJ0GAIgASgNEg0KBXBhcnRzGAMgASgNImUKBURlbHRhEhQKDGJhc2VfdmVyc2lvbhgBIAEoCRI0Cgd1cHNlcnRzGAIgAygLMiMudm1jcC5kaXNjb3ZlcnkudjEuU25hcHNob3RSZXNvdXJjZRIQCghyZW1vdmFscxgDIAMoCSIKCghVcFRvRGF0ZSJHCgVEcmFpbhIoCgVncmFjZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxhbHRlcm5hdGl2ZXMYAiADKAkiGwoKRHJhaW5PcmRlchINCgVkcmFpbhgBIAEoCCKmAQoKQ2FsbHNRdWVyeRIKCgJpZBgBIAEoBBIMCgRzdG9wGAIgASgIEi0KBmZpbHRlchgDIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxGaWx0ZXISDgoGc2FtcGxlGAQgASgNEhIKCnBlcl9zZWNvbmQYBSABKA0SKwoIc3VtX292ZXIYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icgoKQ2FsbEZpbHRlchINCgVncm91cBgBIAEoCRIWCg52aXJ0dWFsX3NlcnZlchgCIAEoCRIQCgh3b3JrbG9hZBgDIAEoCRIMCgR0b29sGAQgASgJEg4KBnN0YXR1cxgFIAEoCRINCgVwcm94eRgGIAEoCSKJAQoLQ2FsbHNSZXBvcnQSEAoIcXVlcnlfaWQYASABKAQSLAoGZXZlbnRzGAIgAygLMhwudm1jcC5kaXNjb3ZlcnkudjEuQ2FsbEV2ZW50EigKBHN1bXMYAyADKAsyGi52bWNwLmRpc2NvdmVyeS52MS5DYWxsU3VtEhAKCGxlZnRfb3V0GAQgASgEIv0BCglDYWxsRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoGdGFyZ2V0GAIgASgLMh0udm1jcC5kaXNjb3ZlcnkudjEuQ2FsbFRhcmdldBIPCgdvdXRjb21lGAMgASgJEisKCGR1cmF0aW9uGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhUKDXJlcXVlc3RfYnl0ZXMYBSABKA0SFgoOcmVzcG9uc2VfYnl0ZXMYBiABKA0SEAoIaWRlbnRpdHkYByABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgIIAEoCSJUCgpDYWxsVGFyZ2V0EhYKDnZpcnR1YWxfc2VydmVyGAEgASgJEg4KBm1ldGhvZBgCIAEoCRIMCgRuYW1lGAMgASgJEhAKCHdvcmtsb2FkGAQgASgJIpkBCgdDYWxsU3VtEi0KBnRhcmdldBgBIAEoCzIdLnZtY3AuZGlzY292ZXJ5LnYxLkNhbGxUYXJnZXQSDQoFY2FsbHMYAiABKAQSDgoGZmFpbGVkGAMgASgEEhEKCWR1cmF0aW9ucxgEIAMoBBIVCg1yZXF1ZXN0X2J5dGVzGAUgASgEEhYKDnJlc3BvbnNlX2J5dGVzGAYgASgEIlQKEFNuYXBzaG90UmVzb3VyY2USDAoEbmFtZRgBIAEoCRIOCgZkaWdlc3QYAiABKAwSIgoEYm9keRgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiaAoTVmlydHVhbFNlcnZlckNvbmZpZxItCgRzcGVjGAEgASgLMh8udm1jcC5yZXNvdXJjZS52MS5WaXJ0dWFsU2VydmVyEhAKCGJhY2tlbmRzGAIgAygJEhAKCGNhdGFsb2dzGAMgAygJImAKB0NhdGFsb2cSKwoHbGlzdGluZxgBIAEoCzIaLnZtY3AuZGlzY292ZXJ5LnYxLkxpc3RpbmcSKAoEcGlucxgCIAMoCzIaLnZtY3AuZGlzY292ZXJ5LnYxLlRvb2xQaW4iiAEKB0xpc3RpbmcSCwoDZXJhGAEgASgJEhgKEHByb3RvY29sX3ZlcnNpb24YAiABKAkSFAoMY2FwYWJpbGl0aWVzGAMgASgJEhQKDGluc3RydWN0aW9ucxgEIAEoCRIqCgVsaXN0cxgFIAMoCzIbLnZtY3AuZGlzY292ZXJ5LnYxLkl0ZW1MaXN0IkcKCEl0ZW1MaXN0EgwKBGtpbmQYASABKAkSDgoGdHRsX21zGAIgASgEEg4KBnB1YmxpYxgDIAEoCBINCgVpdGVtcxgEIAMoDCIlCgdUb29sUGluEgwKBHRvb2wYASABKAkSDAoEaGFzaBgCIAEoDCIgCgxDYXRhbG9nUXVlcnkSEAoIY2F0YWxvZ3MYASADKAkiMQoNQ2F0YWxvZ1JlcG9ydBIPCgdjYXRhbG9nGAEgASgJEg8KB2xpc3RpbmcYAiABKAwiUgoLV2F0Y2hPcmRlcnMSEAoIY2F0YWxvZ3MYASADKAkSMQoGb3RoZXJzGAIgAygLMiEudm1jcC5kaXNjb3ZlcnkudjEuV2F0Y2hlZEJhY2tlbmQiPwoOV2F0Y2hlZEJhY2tlbmQSDwoHY2F0YWxvZxgBIAEoCRINCgVzdGF0ZRgCIAEoCRINCgVlcnJvchgDIAEoCSI9CgtSZXZvY2F0aW9ucxIuCgdlbnRyaWVzGAEgAygLMh0udm1jcC5kaXNjb3ZlcnkudjEuUmV2b2NhdGlvbiJyCgpSZXZvY2F0aW9uEg0KBWVwb2NoGAEgASgEEg8KB3Nlc3Npb24YAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSCwoDYWxsGAUgASgIEhYKDnZpcnR1YWxfc2VydmVyGAYgASgJImcKDVNlc3Npb25zUXVlcnkSCgoCaWQYASABKAQSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDwoHc3ViamVjdBgDIAEoCRISCgprZXlfcHJlZml4GAQgASgJEg0KBWxpbWl0GAUgASgNInkKDlNlc3Npb25zUmVwb3J0EhAKCHF1ZXJ5X2lkGAEgASgEEjAKCHNlc3Npb25zGAIgAygLMh4udm1jcC5kaXNjb3ZlcnkudjEuU2Vzc2lvbkluZm8SEQoJaXNfc2hhcmVkGAMgASgIEhAKCGhhc19tb3JlGAQgASgIIq8CCgtTZXNzaW9uSW5mbxILCgNrZXkYASABKAkSFgoOdmlydHVhbF9zZXJ2ZXIYAiABKAkSDgoGaXNzdWVyGAMgASgJEg8KB3N1YmplY3QYBCABKAkSEwoLY2xpZW50X25hbWUYBSABKAkSFgoOY2xpZW50X3ZlcnNpb24YBiABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgHIAEoCRIvCgtjcmVhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNbGFzdF91c2VfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHcHJveGllcxgKIAMoCRIPCgdzdHJlYW1zGAsgASgNEg0KBWNhbGxzGAwgASgNKpsBCgxDb25maWdTb3VyY2USHQoZQ09ORklHX1NPVVJDRV9VTlNQRUNJRklFRBAAEhYKEkNPTkZJR19TT1VSQ0VfTk9ORRABEh8KG0NPTkZJR19TT1VSQ0VfQ09OVFJPTF9QTEFORRACEhYKEkNPTkZJR19TT1VSQ0VfRElTSxADEhsKF0NPTkZJR19TT1VSQ0VfQk9PVFNUUkFQEAQqowIKCk5hY2tSZWFzb24SGwoXTkFDS19SRUFTT05fVU5TUEVDSUZJRUQQABIgChxOQUNLX1JFQVNPTl9JTlZBTElEX1JFU09VUkNFEAESHgoaTkFDS19SRUFTT05fU1RBTEVfUkVWSVNJT04QAhIdChlOQUNLX1JFQVNPTl9CQVNFX01JU01BVENIEAMSHwobTkFDS19SRUFTT05fRElHRVNUX01JU01BVENIEAQSGQoVTkFDS19SRUFTT05fVE9PX0xBUkdFEAUSIgoeTkFDS19SRUFTT05fVU5TVVBQT1JURURfU0NIRU1BEAYSHQoZTkFDS19SRUFTT05fRk9SRUlHTl9TVE9SRRAHEhgKFE5BQ0tfUkVBU09OX0lOVEVSTkFMEAgygAEKEERpc2NvdmVyeVNlcnZpY2USbAoPU3RyZWFtU25hcHNob3RzEikudm1jcC5kaXNjb3ZlcnkudjEuU3RyZWFtU25hcHNob3RzUmVxdWVzdBoqLnZtY3AuZGlzY292ZXJ5LnYxLlN0cmVhbVNuYXBzaG90c1Jlc3BvbnNlKAEwAWIGcHJvdG8z", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_vmcp_resource_v1_virtual_server]);
 
 /**
  * From the proxy.
@@ -79,6 +79,14 @@ export type StreamSnapshotsRequest = Message<"vmcp.discovery.v1.StreamSnapshotsR
      */
     value: CallsReport;
     case: "calls";
+  } | {
+    /**
+     * Answers a CatalogQuery.
+     *
+     * @generated from field: vmcp.discovery.v1.CatalogReport catalog = 7;
+     */
+    value: CatalogReport;
+    case: "catalog";
   } | { case: undefined; value?: undefined };
 };
 
@@ -139,7 +147,7 @@ export type Hello = Message<"vmcp.discovery.v1.Hello"> & {
 
   /**
    * Optional abilities, by name. `sessions-query`: answers SessionsQuery. `delta`: takes a Delta. `parts`: takes a Snapshot in
-   * several parts. `drain`: takes a DrainOrder. `calls`: answers CallsQuery.
+   * several parts. `drain`: takes a DrainOrder. `calls`: answers CallsQuery. `catalogs`: answers CatalogQuery, takes WatchOrders.
    *
    * @generated from field: repeated string features = 7;
    */
@@ -432,6 +440,27 @@ export type BackendStatus = Message<"vmcp.discovery.v1.BackendStatus"> & {
    * @generated from field: string listed_with = 9;
    */
   listedWith: string;
+
+  /**
+   * Name of its Catalog in the snapshot, whether it is there or not; empty when it has none.
+   *
+   * @generated from field: string catalog = 10;
+   */
+  catalog: string;
+
+  /**
+   * SHA-256, in hex, of the Listing that this proxy made itself, as long as it watches the backend; empty when it has none to share.
+   *
+   * @generated from field: string listing_digest = 11;
+   */
+  listingDigest: string;
+
+  /**
+   * It watches the backend: checks it, and hears when its lists change.
+   *
+   * @generated from field: bool watched = 12;
+   */
+  watched: boolean;
 };
 
 /**
@@ -504,7 +533,7 @@ export type ViewEntry = Message<"vmcp.discovery.v1.ViewEntry"> & {
   original: string;
 
   /**
-   * What decided: `unique`, `prefix`, `priority`, `override`, `conflict`, `shortened`, `filter`, `excluded` or `shadowed`.
+   * What decided: `unique`, `prefix`, `priority`, `override`, `conflict`, `shortened`, `filter`, `excluded`, `shadowed`, `unhealthy` or `quarantine`.
    *
    * @generated from field: string decided_by = 5;
    */
@@ -623,6 +652,23 @@ export type StreamSnapshotsResponse = Message<"vmcp.discovery.v1.StreamSnapshots
      */
     value: CallsQuery;
     case: "callsQuery";
+  } | {
+    /**
+     * What a backend lists. Only to proxies that named the feature `catalogs`; comes as SessionsQuery does, and is answered by a
+     * CatalogReport.
+     *
+     * @generated from field: vmcp.discovery.v1.CatalogQuery catalog_query = 13;
+     */
+    value: CatalogQuery;
+    case: "catalogQuery";
+  } | {
+    /**
+     * Which backends to watch. Only to proxies that named the feature `catalogs`; comes as SessionsQuery does, and is not answered.
+     *
+     * @generated from field: vmcp.discovery.v1.WatchOrders watch_orders = 14;
+     */
+    value: WatchOrders;
+    case: "watchOrders";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1100,7 +1146,8 @@ export const CallSumSchema: GenMessage<CallSum> = /*@__PURE__*/
  */
 export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
   /**
-   * `virtualServers/{name}`, `groups/{group}/backends/{backend}`, `virtualServers/{name}/backends/{backend}` or `revocations`.
+   * `virtualServers/{name}`, `groups/{group}/backends/{backend}`, `virtualServers/{name}/backends/{backend}`, one of those with
+   * `/catalogs/{context}` after it, or `revocations`.
    *
    * @generated from field: string name = 1;
    */
@@ -1114,7 +1161,8 @@ export type SnapshotResource = Message<"vmcp.discovery.v1.SnapshotResource"> & {
   digest: Uint8Array;
 
   /**
-   * A vmcp.discovery.v1.VirtualServerConfig, a vmcp.resource.v1.Backend or a vmcp.discovery.v1.Revocations.
+   * A vmcp.discovery.v1.VirtualServerConfig, a vmcp.resource.v1.Backend, a vmcp.discovery.v1.Catalog or a
+   * vmcp.discovery.v1.Revocations.
    *
    * @generated from field: google.protobuf.Any body = 3;
    */
@@ -1147,6 +1195,14 @@ export type VirtualServerConfig = Message<"vmcp.discovery.v1.VirtualServerConfig
    * @generated from field: repeated string backends = 2;
    */
   backends: string[];
+
+  /**
+   * For each of them, how the Catalog is called that holds what it lists to the gateway itself when it is spoken to as this virtual
+   * server does. The snapshot has it as soon as a proxy has listed it.
+   *
+   * @generated from field: repeated string catalogs = 3;
+   */
+  catalogs: string[];
 };
 
 /**
@@ -1155,6 +1211,268 @@ export type VirtualServerConfig = Message<"vmcp.discovery.v1.VirtualServerConfig
  */
 export const VirtualServerConfigSchema: GenMessage<VirtualServerConfig> = /*@__PURE__*/
   messageDesc(file_vmcp_discovery_v1_discovery, 22);
+
+/**
+ * What a backend lists to the gateway itself, as some proxy last saw it: nothing that is listed to one caller only. All proxies make their
+ * views from it.
+ *
+ * @generated from message vmcp.discovery.v1.Catalog
+ */
+export type Catalog = Message<"vmcp.discovery.v1.Catalog"> & {
+  /**
+   * What it says.
+   *
+   * @generated from field: vmcp.discovery.v1.Listing listing = 1;
+   */
+  listing?: Listing | undefined;
+
+  /**
+   * Tools of which something else is approved than what the listing has, and tools that it does not have any more. Of the others
+   * what is listed is approved.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.ToolPin pins = 2;
+   */
+  pins: ToolPin[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.Catalog.
+ * Use `create(CatalogSchema)` to create a new message.
+ */
+export const CatalogSchema: GenMessage<Catalog> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 23);
+
+/**
+ * All lists of one backend.
+ *
+ * @generated from message vmcp.discovery.v1.Listing
+ */
+export type Listing = Message<"vmcp.discovery.v1.Listing"> & {
+  /**
+   * `session` or `stateless`.
+   *
+   * @generated from field: string era = 1;
+   */
+  era: string;
+
+  /**
+   * Negotiated MCP revision.
+   *
+   * @generated from field: string protocol_version = 2;
+   */
+  protocolVersion: string;
+
+  /**
+   * What it declared, as JSON text.
+   *
+   * @generated from field: string capabilities = 3;
+   */
+  capabilities: string;
+
+  /**
+   * What it says of itself to models; empty when nothing.
+   *
+   * @generated from field: string instructions = 4;
+   */
+  instructions: string;
+
+  /**
+   * Each kind at most once.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.ItemList lists = 5;
+   */
+  lists: ItemList[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.Listing.
+ * Use `create(ListingSchema)` to create a new message.
+ */
+export const ListingSchema: GenMessage<Listing> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 24);
+
+/**
+ * One list of a backend.
+ *
+ * @generated from message vmcp.discovery.v1.ItemList
+ */
+export type ItemList = Message<"vmcp.discovery.v1.ItemList"> & {
+  /**
+   * `tools`, `prompts`, `resources` or `templates`.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * How long clients may keep it, milliseconds.
+   *
+   * @generated from field: uint64 ttl_ms = 2;
+   */
+  ttlMs: bigint;
+
+  /**
+   * Others than who asked may have it too.
+   *
+   * @generated from field: bool public = 3;
+   */
+  public: boolean;
+
+  /**
+   * JSON text of each, as the backend sent it.
+   *
+   * @generated from field: repeated bytes items = 4;
+   */
+  items: Uint8Array[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.ItemList.
+ * Use `create(ItemListSchema)` to create a new message.
+ */
+export const ItemListSchema: GenMessage<ItemList> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 25);
+
+/**
+ * What is approved of a tool.
+ *
+ * @generated from message vmcp.discovery.v1.ToolPin
+ */
+export type ToolPin = Message<"vmcp.discovery.v1.ToolPin"> & {
+  /**
+   * The backend's own name for it.
+   *
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+
+  /**
+   * SHA-256 of its definition: of its JSON without `_meta`, members sorted, no white space.
+   *
+   * @generated from field: bytes hash = 2;
+   */
+  hash: Uint8Array;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.ToolPin.
+ * Use `create(ToolPinSchema)` to create a new message.
+ */
+export const ToolPinSchema: GenMessage<ToolPin> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 26);
+
+/**
+ * Asks for listings.
+ *
+ * @generated from message vmcp.discovery.v1.CatalogQuery
+ */
+export type CatalogQuery = Message<"vmcp.discovery.v1.CatalogQuery"> & {
+  /**
+   * Names of catalogs.
+   *
+   * @generated from field: repeated string catalogs = 1;
+   */
+  catalogs: string[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CatalogQuery.
+ * Use `create(CatalogQuerySchema)` to create a new message.
+ */
+export const CatalogQuerySchema: GenMessage<CatalogQuery> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 27);
+
+/**
+ * A listing of a proxy's own. Not sent when it has none; what nobody asked for is ignored.
+ *
+ * @generated from message vmcp.discovery.v1.CatalogReport
+ */
+export type CatalogReport = Message<"vmcp.discovery.v1.CatalogReport"> & {
+  /**
+   * Name of the catalog.
+   *
+   * @generated from field: string catalog = 1;
+   */
+  catalog: string;
+
+  /**
+   * Encoded vmcp.discovery.v1.Listing, so that its digest can be computed; empty when it is larger than 2 MiB.
+   *
+   * @generated from field: bytes listing = 2;
+   */
+  listing: Uint8Array;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.CatalogReport.
+ * Use `create(CatalogReportSchema)` to create a new message.
+ */
+export const CatalogReportSchema: GenMessage<CatalogReport> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 28);
+
+/**
+ * Which backends a proxy is to watch, in place of all that came before on the stream. Those whose catalog is in its snapshot and that are
+ * not named are watched by others. Without a stream, a proxy watches all.
+ *
+ * @generated from message vmcp.discovery.v1.WatchOrders
+ */
+export type WatchOrders = Message<"vmcp.discovery.v1.WatchOrders"> & {
+  /**
+   * Names of catalogs.
+   *
+   * @generated from field: repeated string catalogs = 1;
+   */
+  catalogs: string[];
+
+  /**
+   * How backends are that others watch.
+   *
+   * @generated from field: repeated vmcp.discovery.v1.WatchedBackend others = 2;
+   */
+  others: WatchedBackend[];
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.WatchOrders.
+ * Use `create(WatchOrdersSchema)` to create a new message.
+ */
+export const WatchOrdersSchema: GenMessage<WatchOrders> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 29);
+
+/**
+ * A backend as its watcher sees it.
+ *
+ * @generated from message vmcp.discovery.v1.WatchedBackend
+ */
+export type WatchedBackend = Message<"vmcp.discovery.v1.WatchedBackend"> & {
+  /**
+   * Name of its catalog.
+   *
+   * @generated from field: string catalog = 1;
+   */
+  catalog: string;
+
+  /**
+   * As in BackendStatus.
+   *
+   * @generated from field: string state = 2;
+   */
+  state: string;
+
+  /**
+   * As in BackendStatus.
+   *
+   * @generated from field: string error = 3;
+   */
+  error: string;
+};
+
+/**
+ * Describes the message vmcp.discovery.v1.WatchedBackend.
+ * Use `create(WatchedBackendSchema)` to create a new message.
+ */
+export const WatchedBackendSchema: GenMessage<WatchedBackend> = /*@__PURE__*/
+  messageDesc(file_vmcp_discovery_v1_discovery, 30);
 
 /**
  * The sessions that no proxy may serve. Absent from a snapshot when there are none. They only ever take away, so a proxy obeys them
@@ -1176,7 +1494,7 @@ export type Revocations = Message<"vmcp.discovery.v1.Revocations"> & {
  * Use `create(RevocationsSchema)` to create a new message.
  */
 export const RevocationsSchema: GenMessage<Revocations> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 23);
+  messageDesc(file_vmcp_discovery_v1_discovery, 31);
 
 /**
  * Which sessions; as in vmcp.resource.v1.Revocation, of which exactly one of `session`, `subject` and `all` is set.
@@ -1232,7 +1550,7 @@ export type Revocation = Message<"vmcp.discovery.v1.Revocation"> & {
  * Use `create(RevocationSchema)` to create a new message.
  */
 export const RevocationSchema: GenMessage<Revocation> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 24);
+  messageDesc(file_vmcp_discovery_v1_discovery, 32);
 
 /**
  * Asks a proxy for its client sessions. The filters hold together.
@@ -1281,7 +1599,7 @@ export type SessionsQuery = Message<"vmcp.discovery.v1.SessionsQuery"> & {
  * Use `create(SessionsQuerySchema)` to create a new message.
  */
 export const SessionsQuerySchema: GenMessage<SessionsQuery> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 25);
+  messageDesc(file_vmcp_discovery_v1_discovery, 33);
 
 /**
  * Answers a SessionsQuery. One answer each; more, and answers to what was not asked or is over, are ignored.
@@ -1323,7 +1641,7 @@ export type SessionsReport = Message<"vmcp.discovery.v1.SessionsReport"> & {
  * Use `create(SessionsReportSchema)` to create a new message.
  */
 export const SessionsReportSchema: GenMessage<SessionsReport> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 26);
+  messageDesc(file_vmcp_discovery_v1_discovery, 34);
 
 /**
  * One client session. Its id is a secret of its client and never travels.
@@ -1422,7 +1740,7 @@ export type SessionInfo = Message<"vmcp.discovery.v1.SessionInfo"> & {
  * Use `create(SessionInfoSchema)` to create a new message.
  */
 export const SessionInfoSchema: GenMessage<SessionInfo> = /*@__PURE__*/
-  messageDesc(file_vmcp_discovery_v1_discovery, 27);
+  messageDesc(file_vmcp_discovery_v1_discovery, 35);
 
 /**
  * Where a proxy has what it runs from.
