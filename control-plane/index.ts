@@ -168,6 +168,8 @@ const serverOptions = {
   "grpc.keepalive_time_ms": 30_000,
   "grpc.keepalive_timeout_ms": 10_000,
   "grpc.keepalive_permit_without_calls": 1,
+  // Whoever connects and asks for nothing.
+  "grpc.max_connection_idle_ms": 5 * 60_000,
   "grpc.max_receive_message_length": 4 * 1024 * 1024,
 };
 

@@ -81,6 +81,11 @@ async function startAdmin({ adminListen, config }: ServeOptions, log: Log): Prom
     return await startControlPlane({ ...settings, listen: adminListen ?? defaultAdmin });
   } catch (error) {
     if (!(error instanceof ControlPlaneError)) throw error;
+    if (error.code === "address_not_loopback")
+      throw new ExitError(
+        exitCodes.usage,
+        `--admin-listen ${adminListen}: vmcp serve is administered from its own machine (127.0.0.1, [::1], unix:/path); see vmcp control-plane`,
+      );
     if (adminListen !== undefined || error.code !== "address_in_use") throw new ExitError(exitCodes.failure, error.message);
     log.warn({ taken: defaultAdmin }, "the admin API takes a free port");
     return startControlPlane({ ...settings, listen: "127.0.0.1:0" });

@@ -18,8 +18,9 @@ const graceMs = 30 * dayMs;
 // Twice the proxies that one control plane takes, with five renewals each.
 const certificatesMax = 20_000;
 
-// Each attempt loses only to another that got on.
+// Each attempt loses only to another control plane that got on; here they are made in turn. More than so many waiting come again.
 const attemptsMax = 5;
+const waitingMax = 500;
 
 const certificateSchema = z.object({
   identity: z.string(),
@@ -82,6 +83,7 @@ export interface CertificatesOptions {
 export function createCertificates({ records, authority, tokens, nowMs, ...options }: CertificatesOptions): Certificates {
   const { proxyTtlMs = proxyTtlMsDefault } = options;
   const shelf = createShelf(records, "certificates", certificateSchema);
+  const inTurn = createTurns();
   const denials = createShelf(records, "deniedCertificates", denialSchema);
 
   async function enrol(attempt: EnrolAttempt, shown: ShownCertificate | undefined, by: Attempt): Promise<string> {
@@ -124,9 +126,9 @@ export function createCertificates({ records, authority, tokens, nowMs, ...optio
   }
 
   return {
-    enrol: (attempt, shown, by) => again(() => enrol(attempt, shown, by)),
+    enrol: (attempt, shown, by) => inTurn(() => enrol(attempt, shown, by)),
     issueOperator: (name, request, ttlMs = operatorTtlMs.usual, by) =>
-      again(async () => {
+      inTurn(async () => {
         if (authority === undefined) throw noAuthority();
         if (!segmentPattern.test(name)) throw notAName(name);
         if (ttlMs < 60_000 || ttlMs > operatorTtlMs.most)
@@ -139,7 +141,7 @@ export function createCertificates({ records, authority, tokens, nowMs, ...optio
       const rows = (await shelf.list()).map(({ id, value }) => ({ serial: id, ...value }));
       return rows.sort((a, b) => (a.identity === b.identity ? b.issuedMs - a.issuedMs : a.identity < b.identity ? -1 : 1));
     },
-    revoke: (name, by) => again(() => revoke(name, by)),
+    revoke: (name, by) => inTurn(() => revoke(name, by)),
     denied: async () => new Set((await denials.list()).map(({ id }) => id)),
   };
 
@@ -199,6 +201,22 @@ function isLive({ expiresMs, revokedMs }: StoredCertificate, nowMs: number): boo
 function notAName(name: string): TrustError {
   const shown = JSON.stringify(name.slice(0, 100));
   return new TrustError("invalid", `${shown} is no name for a certificate; wanted letters, digits, ".", "_", "-", at most 253`);
+}
+
+function createTurns() {
+  let waiting = 0;
+  let last: Promise<unknown> = Promise.resolve();
+  return async <T>(work: () => Promise<T>): Promise<T> => {
+    if (waiting >= waitingMax) throw new TrustError("full", "too many enrol at once; try again");
+    waiting += 1;
+    const turn = last
+      .then(() => again(work))
+      .finally(() => {
+        waiting -= 1;
+      });
+    last = turn.catch(() => undefined);
+    return turn;
+  };
 }
 
 async function again<T>(work: () => Promise<T>): Promise<T> {

@@ -87,7 +87,10 @@ export interface Outcome {
   readonly messages: number;
 }
 
-/** Calls any method with an empty request, or with these bytes, and waits until it ends; `ms` (default 5 s) later it is cut. */
+/**
+ * Calls any method with an empty request, or with these bytes, and waits until it ends, or until the first message of a stream. `ms`
+ * (default 5 s) later it is cut.
+ */
 export async function callRaw(
   channel: grpc.Client,
   { path, isStream }: { readonly path: string; readonly isStream: boolean },
@@ -99,6 +102,7 @@ export async function callRaw(
   let messages = 0;
   call.on("data", () => {
     messages += 1;
+    if (isStream) call.cancel();
   });
   call.write(bytes);
   if (!isStream) call.end();
