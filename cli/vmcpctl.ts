@@ -5,7 +5,7 @@ import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
 import type { GlobalOptions } from "./vmcpctl/connection.ts";
-import { kindsHelp } from "./vmcpctl/kinds.ts";
+import { conditionsHelp, kindsHelp } from "./vmcpctl/kinds.ts";
 import { formats, type Output, standardOutput } from "./vmcpctl/output.ts";
 import { keysLast } from "./vmcpctl/session-keys.ts";
 import { addTrustCommands } from "./vmcpctl/trust-commands.ts";
@@ -132,6 +132,17 @@ program
   );
 
 program
+  .command("wait <kind> [name]")
+  .description("until something is so: exit code 75 when the time is over")
+  .addOption(group())
+  .requiredOption("--for <condition>", "as condition=Programmed, revision=12 or delete; see below")
+  .addOption(new Option("--timeout <duration>", "how long").argParser(parseMs).default(30_000, "30s"))
+  .addHelpText("after", `\n${conditionsHelp}`)
+  .action(async (kind, name, options, command) =>
+    finish(command, async () => (await import("./vmcpctl/wait.ts")).wait({ kind, name }, { ...globals(), ...options }, output)),
+  );
+
+program
   .command("delete <kind> [name]")
   .description("delete one resource")
   .addOption(format())
@@ -149,6 +160,7 @@ program
 program
   .command("watch [kind]")
   .description("changes as they happen; proxies too")
+  .addOption(new Option("--revision <number>", "only what changes after this one").argParser(parseRevision))
   .addOption(format())
   .action(async (kind, options, command) =>
     finish(command, async () => (await import("./vmcpctl/watch.ts")).watch({ kind }, { ...globals(), ...options }, output)),
@@ -172,6 +184,25 @@ proxy
       (await import("./vmcpctl/get.ts")).get({ kind: "proxies", name }, { ...globals(), ...options }, output),
     ),
   );
+
+proxy
+  .command("describe <name>")
+  .description("everything that is known of one: what it runs, its backends, what it refused")
+  .addOption(format())
+  .action(async (name, options, command) =>
+    finish(command, async () =>
+      (await import("./vmcpctl/proxy-snapshot.ts")).proxyDescribe(name, { ...globals(), ...options }, output),
+    ),
+  );
+
+proxy
+  .command("diff <name>")
+  .description("what it runs against what it should run: exit code 0 for the same, 1 when that differs, more for errors")
+  .addOption(format())
+  .action(async (name, options, command) => {
+    const work = async () => (await import("./vmcpctl/proxy-snapshot.ts")).proxyDiff(name, { ...globals(), ...options }, output);
+    await finish(command, work, { failure: 2 });
+  });
 
 proxy
   .command("drain <name>")

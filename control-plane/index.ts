@@ -108,7 +108,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const security = started.use(await openSecurity(options, { store, nowMs }));
   const { trust } = security;
   addServices(server, {
-    ...{ store, fleet, wholeFleet, editor, discovery, catalogs, trust, log, readOnlyReason, nowMs },
+    ...{ store, fleet, wholeFleet, editor, reconciler, discovery, catalogs, trust, log, readOnlyReason, nowMs },
     stopping: stopping.signal,
   });
   await reconciler.started;

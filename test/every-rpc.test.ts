@@ -37,7 +37,7 @@ test("every service is served, so that what follows calls the real thing", () =>
 test("a method that nobody knows is for nobody", () => assert.equal(rowOf("/vmcp.admin.v1.AdminService/NotThere"), undefined));
 
 test("what a viewer may call only looks, by its name", () => {
-  const looks = /^(Get|List|Watch|Verify|Diff|Analyze|Explain|Tap|Top|Check|WhoAmI)/;
+  const looks = /^(Get|Fetch|List|Watch|Verify|Diff|Analyze|Explain|Tap|Top|Check|WhoAmI)/;
   const others = methods.filter(({ path, name }) => rowOf(path)?.who === "viewer" && !looks.test(name));
   assert.deepEqual(
     others.map(({ path }) => path),

@@ -32,6 +32,14 @@ export const kindsHelp = `kinds: ${Object.entries(aliases)
   .map(([kind, others]) => `${kind.toLowerCase()} (${others.filter((name) => name !== kind.toLowerCase()).join(", ")})`)
   .join(", ")}`;
 
+/** What `wait --for` takes. */
+export const conditionsHelp = `conditions:
+  condition=Programmed  of what is declared: all connected proxies run it
+  condition=Healthy     of a backend: every connected proxy can use it
+  condition=Synced      of a proxy, or of all: it runs the newest
+  revision=N            of a proxy, or of all: it runs that or a later one; of what is declared: it was changed by that or a later one
+  create, delete        of what is declared`;
+
 /** Any spelling → kind. Throws a usage error that guesses what was meant. */
 export function parseKind(text: string): AnyKind {
   const wanted = text.toLowerCase();

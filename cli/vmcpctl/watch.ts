@@ -1,6 +1,6 @@
 // `vmcpctl watch`: changes as they happen, until interrupted.
 import { toJson } from "@bufbuild/protobuf";
-import type { ClientReadableStream } from "@grpc/grpc-js";
+import { type ClientReadableStream, status } from "@grpc/grpc-js";
 import {
   type WatchProxiesResponse,
   WatchProxiesResponseSchema,
@@ -18,7 +18,13 @@ import { painted } from "./proxy-states.ts";
 
 export interface WatchOptions extends GlobalOptions {
   readonly output: Format;
+  /** Changes after this one only. Undefined: what is there first. */
+  readonly revision?: bigint | undefined;
 }
+
+// A control plane that is restarted is back within seconds.
+const awayMaxMs = 5 * 60_000;
+const retryMs = { first: 250, most: 5_000 };
 
 /** Runs until SIGINT or SIGTERM, which is exit code 130, or until the control plane goes away. */
 export async function watch(what: { kind: string | undefined }, options: WatchOptions, output: Output): Promise<number> {
@@ -27,8 +33,61 @@ export async function watch(what: { kind: string | undefined }, options: WatchOp
   if (kind === "proxies") return await followProxies(connection, options, output);
   if (kind !== undefined && !isResourceKind(kind))
     throw new ExitError(exitCodes.usage, `${kind} can't be watched; watch proxies or what is declared`);
-  const stream = connection.admin.watchResources({ kind: kind ?? "" });
-  return await follow<WatchResourcesResponse>(stream, (event) => writeEvent(event, options.output, output));
+  return await followResources(connection, { kind: kind ?? "", ...options }, output);
+}
+
+/** Goes on after the last event when the control plane was away: the store knows what happened since. */
+async function followResources(
+  { admin }: Connection,
+  { kind, revision = 0n, output: format }: WatchOptions & { readonly kind: string },
+  output: Output,
+): Promise<number> {
+  let seen = revision;
+  // Of the newest commit, which may be cut off in the middle.
+  const shown = new Set<string>();
+  let awaySinceMs: number | undefined;
+  for (let waitMs = retryMs.first; ; waitMs = Math.min(waitMs * 2, retryMs.most)) {
+    try {
+      return await follow<WatchResourcesResponse>(admin.watchResources({ kind, revision: from(seen, shown) }), (event) => {
+        [awaySinceMs, waitMs] = [undefined, retryMs.first];
+        const { type, resource, revision: at } = event;
+        const name = resource?.name ?? "";
+        if (at === seen && shown.has(name)) return;
+        // What is there comes before the bookmark, and to be cut off in it is to begin anew.
+        const isList = seen === 0n && type !== "BOOKMARK";
+        if (!isList && at > seen) shown.clear();
+        if (!isList && at > seen) seen = at;
+        if (!isList && name !== "") shown.add(name);
+        writeEvent(event, format, output);
+      });
+    } catch (error) {
+      awaySinceMs ??= Date.now();
+      if (seen === 0n || !isAway(error) || Date.now() - awaySinceMs > awayMaxMs) throw error;
+      if (waitMs === retryMs.first) output.note(`the control plane is away; going on after r${seen} when it is back\n`);
+      if (await interrupted(waitMs)) return exitCodes.interrupted;
+    }
+  }
+}
+
+/** A commit of which something was shown is asked for again. */
+function from(seen: bigint, shown: ReadonlySet<string>): bigint {
+  return shown.size > 0 && seen > 1n ? seen - 1n : seen;
+}
+
+function isAway(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === status.UNAVAILABLE;
+}
+
+/** Whether somebody ended it meanwhile. */
+async function interrupted(afterMs: number): Promise<boolean> {
+  const ended = Promise.withResolvers<boolean>();
+  const interrupt = () => ended.resolve(true);
+  const timer = setTimeout(() => ended.resolve(false), afterMs);
+  process.once("SIGINT", interrupt).once("SIGTERM", interrupt);
+  return ended.promise.finally(() => {
+    clearTimeout(timer);
+    process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
+  });
 }
 
 function writeEvent(event: WatchResourcesResponse, format: Format, output: Output): void {
@@ -63,5 +122,6 @@ async function follow<Event>(stream: ClientReadableStream<Event>, onEvent: (even
     return await ended.promise;
   } finally {
     stream.cancel();
+    process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
   }
 }

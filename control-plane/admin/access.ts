@@ -37,6 +37,7 @@ const admin = {
   diffResources: { who: "change", by: "editor" },
   analyzeConfig: { who: "viewer" },
   explainRoute: { who: "viewer" },
+  fetchSnapshot: { who: "viewer" },
   createResource: { who: "change", by: "editor" },
   updateResource: { who: "change", by: "editor" },
   deleteResource: { who: "change", by: "editor" },

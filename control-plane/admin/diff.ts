@@ -55,7 +55,7 @@ function resourceDiff({ name, before, after }: Changed): ResourceDiff {
   return create(ResourceDiffSchema, { name, action, fields, etag: before?.etag ?? "" });
 }
 
-function fieldDiff({ path, before, after, hasSecret }: ReturnType<typeof differences>[number]): FieldDiff {
+export function fieldDiff({ path, before, after, hasSecret }: ReturnType<typeof differences>[number]): FieldDiff {
   const [was, is] = [toValue(before), toValue(after)];
   return create(FieldDiffSchema, { path, hasSecret, ...(was && { before: was }), ...(is && { after: is }) });
 }

@@ -9,6 +9,7 @@ import type { CatalogKeeper } from "../catalogs/keeper.ts";
 import type { Discovery } from "../discovery/discovery.ts";
 import type { Fleet } from "../push/fleet.ts";
 import type { WholeFleet } from "../push/whole-fleet.ts";
+import type { Reconciler } from "../reconcile.ts";
 import type { Store } from "../store/store.ts";
 import { analyzeConfig } from "./analyze.ts";
 import { auditPage, auditVerdict } from "./audit.ts";
@@ -24,6 +25,7 @@ import { providersResponse } from "./providers.ts";
 import { checkName } from "./requests.ts";
 import { routeOf } from "./route.ts";
 import { listSessions, revoke } from "./sessions.ts";
+import { snapshotOf } from "./snapshot.ts";
 import { streamCalls, streamSums } from "./taps.ts";
 import { approveTools, listTools } from "./tools.ts";
 import { proxiesOf, streamProxies, streamResources } from "./watch.ts";
@@ -37,6 +39,7 @@ export interface AdminOptions {
   readonly fleet: Fleet;
   readonly wholeFleet: WholeFleet;
   readonly editor: Editor;
+  readonly reconciler: Pick<Reconciler, "compile" | "current">;
   readonly discovery: Pick<Discovery, "isOn" | "status" | "current">;
   readonly catalogs: Pick<CatalogKeeper, "tools" | "approve">;
   readonly log: Log;
@@ -49,7 +52,19 @@ export interface AdminOptions {
 
 /** The handlers to register. */
 export function adminHandlers(options: AdminOptions): Handlers<typeof AdminService> {
-  const { store, fleet, wholeFleet, editor, discovery, catalogs, log, readOnlyReason = "", nowMs, stopping } = options;
+  const {
+    store,
+    fleet,
+    wholeFleet,
+    editor,
+    reconciler,
+    discovery,
+    catalogs,
+    log,
+    readOnlyReason = "",
+    nowMs,
+    stopping,
+  } = options;
   const writing = createWriting({ store, editor, readOnlyReason });
   let watchers = 0;
 
@@ -103,6 +118,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     updateResource: answering(writing(AdminService.method.updateResource, update)),
     deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
     analyzeConfig: answering((request) => analyzeConfig({ store, fleet, wholeFleet, discovery }, request)),
+    fetchSnapshot: answering((request) => snapshotOf({ store, fleet, wholeFleet, reconciler }, request)),
     explainRoute: answering((request) => routeOf({ store, fleet, wholeFleet, discovery }, request)),
     diffResources: answering((request, caller) => diffResources({ editor, fleet, wholeFleet }, request, caller)),
     listResources: answering((request) => pageOf(store, request)),
@@ -145,6 +161,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       revision: (await store.list()).revision,
       targetVersion: fleet.target()?.version ?? "",
       readOnlyReason,
+      builtRevision: reconciler.current()?.revision ?? 0n,
     })),
   };
 }

@@ -21,6 +21,9 @@ const stalledMs = 60_000;
 // Acknowledgements of a fleet come in a burst; one message shows them all.
 const proxyUpdatesGapMs = 50;
 
+// Commits without anything that was asked for, of the 1,000 that a watch can be resumed over.
+const bookmarkGap = 100n;
+
 type Out<D extends typeof WatchProxiesResponseSchema | typeof WatchResourcesResponseSchema> =
   | MessageInitShape<D>
   | EncodedMessage;
@@ -42,13 +45,18 @@ export async function streamResources(store: Store, call: ResourceStream, signal
     await store.changesSince(from, 1);
   }
   await send(call, { type: "BOOKMARK", revision: from }, signal);
+  let told = from;
   for await (const { revision, changes } of store.watch(from, signal)) {
     for (const { name, before, after } of changes) {
       if (!wanted(name)) continue;
       const type = before === undefined ? "ADDED" : after === undefined ? "DELETED" : "MODIFIED";
       const resource = after ?? before;
       if (resource !== undefined) await send(call, { type, resource, revision }, signal);
+      told = revision;
     }
+    if (revision - told < bookmarkGap) continue;
+    await send(call, { type: "BOOKMARK", revision }, signal);
+    told = revision;
   }
 }
 

@@ -70,6 +70,10 @@ export interface Fleet {
   /** What all should run from now on. */
   retarget(target: Target): void;
   target(): Target | undefined;
+  /** What this proxy was given last; undefined when it is not connected here. */
+  targetOf(id: string): Target | undefined;
+  /** A target of late with the content that this version names. */
+  named(version: string): Target | undefined;
   /** Sorted by id. */
   proxies(): ProxyRow[];
   /** What clients see, as last reported by a connected proxy, one that runs the target if there is such; sorted by virtual server. */
@@ -315,6 +319,8 @@ export function createFleet(options: FleetOptions): Fleet {
     connect,
     changes: feed,
     target: () => target,
+    targetOf: (id) => members.get(id)?.subscriber.status().target,
+    named: known.named,
     retarget(newest) {
       target?.retire();
       target = newest;
