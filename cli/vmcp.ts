@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // vmcp: runs one plane, or both on one machine. Commands load what they need when they run, so that help is quick.
+import "./compile-cache.ts";
 import { availableParallelism } from "node:os";
 import { setFlagsFromString } from "node:v8";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";

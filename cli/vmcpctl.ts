@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // vmcpctl: drives a control plane. Commands load what they need when they run, so that help is quick.
+import "./compile-cache.ts";
 import { Argument, Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";

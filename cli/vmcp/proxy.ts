@@ -18,6 +18,7 @@ export interface ProxyFlags extends ListenOptions, ProxyTrustFlags {
 
 export async function proxy(options: ProxyFlags): Promise<void> {
   const { advertise, id, bootstrapSnapshot } = options;
+  const modulesMilliseconds = Math.round(performance.now()); // since the process began; what is loaded later, is loaded when it is needed
   const stopped = untilStopped();
   const log = openLog("proxy");
   await using _proxy = await startProxy(options, {
@@ -31,6 +32,7 @@ export async function proxy(options: ProxyFlags): Promise<void> {
     log,
     allowStdio: options.allowStdio ?? false,
   });
+  log.info({ modulesMilliseconds, milliseconds: Math.round(performance.now()) }, "started");
   await stopped;
   log.info("stopping");
 }

@@ -10,7 +10,6 @@ import type { PipeEvents } from "./pipe.ts";
 import { openPiped, type PipedServer } from "./piped.ts";
 import { forSessionCaller } from "./session-caller.ts";
 import { sendWith } from "./shown.ts";
-import { openSse } from "./sse.ts";
 import { forStatelessCaller } from "./stateless-caller.ts";
 import { openStdio } from "./stdio.ts";
 
@@ -58,6 +57,7 @@ function connectSse({ spec, credential, log }: ConnectOptions): Connector {
   return {
     async openLeg(client, signal) {
       const asker = () => ({ caller: client.caller });
+      const { openSse } = await import("./sse.ts"); // the SDK behind it takes long to load, and few backends need it
       const open = (events: PipeEvents) => openSse({ url: spec.url, credential, asker, log, name: spec.name }, events);
       const server = await openPiped({ open, client, signal, isShared: false, mayBeStateless: false, log });
       return server.legFor(client);

@@ -1,6 +1,7 @@
 // One worker's process, as its leader sees it.
 import cluster from "node:cluster";
-import { join } from "node:path";
+import { getCompileCacheDir } from "node:module";
+import { dirname, join } from "node:path";
 import { type Channel, openChannel } from "./channel.ts";
 import type { LeaderAnswers, WorkerAnswers } from "./protocol.ts";
 
@@ -21,7 +22,8 @@ export interface Member extends Channel<WorkerAnswers, LeaderAnswers> {
 export function forkMember(worker: number): Member {
   cluster.setupPrimary({ exec: join(import.meta.dirname, "worker.ts"), args: [], serialization: "advanced" });
   cluster.schedulingPolicy = cluster.SCHED_RR;
-  const forked = cluster.fork();
+  const compiled = getCompileCacheDir(); // what this process keeps for the next start is good for them too
+  const forked = cluster.fork(compiled === undefined ? {} : { NODE_COMPILE_CACHE: dirname(compiled) });
   const child = forked.process;
   const channel = openChannel<WorkerAnswers, LeaderAnswers>(child);
   const ended = new Promise<string>((resolve) => {
