@@ -6,7 +6,7 @@ import { segmentPattern, trustDomainPattern } from "../../common/spiffe.ts";
 import { ControlPlaneError } from "../errors.ts";
 import type { Store } from "../store/store.ts";
 import type { AuthorityPlace } from "../trust/authority.ts";
-import { type BearerOptions, createBearer } from "../trust/bearer.ts";
+import type { BearerOptions } from "../trust/bearer.ts";
 import { startTrust, type Trust } from "../trust/trust.ts";
 import { createDenials } from "./denials.ts";
 import { createGuard, type Guard } from "./guard.ts";
@@ -45,10 +45,10 @@ export async function openSecurity(
   if (!trustDomainPattern.test(trustDomain)) throw unusable(`"${trustDomain}" is no trust domain; wanted a lower case DNS name`);
   if (serverCertificate && !place)
     throw unusable("a server certificate needs an authority for those who call: --trust-dir, or --ca-cert and --ca-key");
-  // Loaded only by those who have certificates.
+  // X.509 and JWTs are loaded only by those who have them.
   const authority = place && (await (await import("../trust/authority.ts")).openAuthority(place, trustDomain, nowMs));
   const trust = opened.use(await startTrust({ store, authority, proxyCertificateTtlMs, log, nowMs }));
-  const bearer = oidc && createBearer(oidc);
+  const bearer = oidc && (await import("../trust/bearer.ts")).createBearer(oidc);
   const guard = opened.use(createGuard({ trust, bearer, denials: createDenials({ store, log, nowMs }), log, nowMs }));
   const keyPair = authority && opened.use(await serverKeyPair(serverCertificate, authority, log));
   const owned = opened.move();
