@@ -36,6 +36,7 @@ export { type LoadResult, loadConfig } from "./config/load.ts";
 export { lookOnce } from "./discovery/look-once.ts";
 export { type DiscoveryChoice, isProviderName, providerNames } from "./discovery/registry.ts";
 export { ControlPlaneError } from "./errors.ts";
+export { type Difference, resourceDifferences } from "./resources/differences.ts";
 export { formatPath, formatReport, hasErrors, type Place, type Problem, problemToJson } from "./resources/problems.ts";
 
 export interface ControlPlaneOptions {

@@ -1,5 +1,4 @@
 // `vmcpctl apply` and `vmcpctl diff`: files become what is declared.
-import { randomUUID } from "node:crypto";
 import { toJson } from "@bufbuild/protobuf";
 import { problemLine } from "../../control-plane/index.ts";
 import {
@@ -53,7 +52,7 @@ export async function apply(options: ApplyOptions, output: Output): Promise<numb
   await agree(planned, options);
   const sinceMs = Date.now();
   const done = await connection.admin.applyResources(
-    { resources: guarded(resources, planned), reason, prune, ...guard(planned, prune), requestId: randomUUID() },
+    { resources: guarded(resources, planned), reason, prune, ...guard(planned, prune) },
     connection.deadline(),
   );
   finish(done, planned, options, output);

@@ -10,8 +10,9 @@ import {
 } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { exitCodes } from "../exit-codes.ts";
 import { settle } from "./apply.ts";
-import { isChange, summaryOf, writeActions, writeDiff } from "./changes.ts";
+import { isChange, summaryOf, writeActions } from "./changes.ts";
 import { type Connection, connect, type GlobalOptions } from "./connection.ts";
+import { writeChanges } from "./diffs.ts";
 import type { Format, Output } from "./output.ts";
 import { structured } from "./structured.ts";
 import { age, plain, table } from "./table.ts";
@@ -55,7 +56,7 @@ export async function undo(options: UndoOptions, output: Output): Promise<number
     { revision: toRevision, validateOnly: true, reason },
     connection.deadline(),
   );
-  if (options.output === "table") writeDiff(planned.changes, output);
+  if (options.output === "table") writeChanges(planned.changes, output);
   const sinceMs = Date.now();
   const done = dryRun
     ? planned
@@ -87,7 +88,7 @@ async function oneRevision(connection: Connection, revision: bigint, format: For
   else if (format !== "table") output.data(structured(format, toJson(GetRevisionResponseSchema, found)));
   else {
     if (found.revision) output.data(headerOf(found.revision));
-    writeDiff(changes, output);
+    writeChanges(changes, output);
   }
   return exitCodes.ok;
 }

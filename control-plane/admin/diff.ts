@@ -1,5 +1,5 @@
 // What an apply would change, field by field, without showing secrets.
-import { create, fromJson, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import {
   type DiffResourcesRequest,
@@ -8,11 +8,10 @@ import {
   type ResourceDiff,
   ResourceDiffSchema,
 } from "../../proto/gen/vmcp/admin/v1/diff_pb.ts";
-import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Fleet } from "../push/fleet.ts";
 import { isHeard, isSameContent } from "../push/rows.ts";
 import type { WholeFleet } from "../push/whole-fleet.ts";
-import { differences } from "../resources/differences.ts";
+import { type Difference, resourceDifferences } from "../resources/differences.ts";
 import type { Changed, Listing } from "../store/store.ts";
 import type { Caller } from "./caller.ts";
 import { apply } from "./declare.ts";
@@ -51,21 +50,15 @@ export async function diffResources({ editor, fleet, wholeFleet }: DifferOptions
 
 function resourceDiff({ name, before, after }: Changed): ResourceDiff {
   const action = before === undefined ? "create" : after === undefined ? "delete" : "update";
-  const fields = differences(specJson(before), specJson(after)).map(fieldDiff);
+  const fields = resourceDifferences(before, after).map(fieldDiff);
   return create(ResourceDiffSchema, { name, action, fields, etag: before?.etag ?? "" });
 }
 
-export function fieldDiff({ path, before, after, hasSecret }: ReturnType<typeof differences>[number]): FieldDiff {
+export function fieldDiff({ path, before, after, hasSecret }: Difference): FieldDiff {
   const [was, is] = [toValue(before), toValue(after)];
   return create(FieldDiffSchema, { path, hasSecret, ...(was && { before: was }), ...(is && { after: is }) });
 }
 
 function toValue(json: JsonValue | undefined): Value | undefined {
   return json === undefined ? undefined : fromJson(ValueSchema, json);
-}
-
-function specJson(resource: Resource | undefined): JsonObject | undefined {
-  if (resource?.spec.case === undefined) return undefined;
-  const json = toJson(ResourceSchema, resource) as JsonObject;
-  return json[resource.spec.case] as JsonObject;
 }

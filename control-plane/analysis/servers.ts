@@ -89,3 +89,16 @@ function membersOf(resource: string, { backends, groupRef }: VirtualServer, reso
       : [],
   );
 }
+
+/** A backend of a group is a resource; one of a virtual server is a part of it. */
+export function placeOf(server: string, fullName: string): { resource: string; path: Path } {
+  return fullName.startsWith("groups/")
+    ? { resource: fullName, path: ["url"] }
+    : { resource: server, path: ["backends", fullName.split("/").at(-1) ?? ""] };
+}
+
+/** Without what a secret may be. */
+export function shownAddress(address: string): string {
+  const url = URL.parse(address);
+  return url === null ? "an address" : `${url.protocol}//${url.host}${url.pathname}`;
+}

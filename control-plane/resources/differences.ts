@@ -1,6 +1,7 @@
 // What differs between two declarations, by meaning and not by text: maps have no order, and entries of lists that have names are
 // compared with their namesakes.
-import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import { hasMask, redact } from "./redact.ts";
 
 export interface Difference {
@@ -17,6 +18,11 @@ export interface Difference {
 /** Sorted by path. Undefined is what is not declared: then each key of the other side differs. */
 export function differences(before: JsonObject | undefined, after: JsonObject | undefined): Difference[] {
   return compare({ before: before ?? {}, after: after ?? {}, keys: [], shown: "" }).sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** Of the specs of two resources; undefined is one that is not there. */
+export function resourceDifferences(before: Resource | undefined, after: Resource | undefined): Difference[] {
+  return differences(specJson(before), specJson(after));
 }
 
 interface Pair {
@@ -86,4 +92,10 @@ function isSame(a: JsonValue | undefined, b: JsonValue | undefined): boolean {
 function joined(shown: string, key: string): string {
   const step = /^[\w-]+$/.test(key) ? key : JSON.stringify(key);
   return shown === "" ? step : `${shown}.${step}`;
+}
+
+function specJson(resource: Resource | undefined): JsonObject | undefined {
+  if (resource?.spec.case === undefined) return undefined;
+  const json = toJson(ResourceSchema, resource) as JsonObject;
+  return json[resource.spec.case] as JsonObject;
 }

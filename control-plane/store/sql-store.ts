@@ -2,6 +2,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Resource, ResourceSchema } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
+import { createAnswers } from "./answers.ts";
 import { cut, lineOfChange, lineOfCommit, lineOfDenied } from "./audit.ts";
 import { createCatalogShelf } from "./catalogs.ts";
 import { contentBytes, etagOf } from "./content.ts";
@@ -9,7 +10,6 @@ import { batches, type Database, placeholders, type Query, tuples, type Value } 
 import { createPeers } from "./peers.ts";
 import { createRecords } from "./records.ts";
 import {
-  type Answering,
   type AuditHead,
   type AuditLine,
   type Change,
@@ -27,10 +27,6 @@ const revisionsKeptDefault = 1000;
 
 // Some 50 MB. Who must keep more exports it.
 const auditLinesKeptDefault = 100_000;
-
-// As many as commits, which hold the same content: so answers cost no more than the history.
-const answersKept = 1000;
-const answersKeptMs = 60 * 60_000;
 
 const watchBatch = 100;
 
@@ -55,12 +51,13 @@ export async function createSqlStore(database: Database, options: StoreOptions):
   const closing = new AbortController();
   const [row] = await query("SELECT store_uid FROM meta");
   const uid = String(row?.store_uid);
+  const answers = createAnswers(query, nowMs);
 
   async function commit(tx: Query, changes: readonly Change[], commitOptions: CommitOptions): Promise<Commit> {
     const { expectedRevision, fence, answer, actor, reason, requestId } = commitOptions;
     const { revision: present, forgotten, audit } = await lock(tx);
-    if (answer && (await findAnswer(tx, answer.id)))
-      throw new StoreError("repeated", `the request ${answer.id} has been made already`);
+    // First of all: what it did has moved the store on.
+    if (answer) await answers.refuseRepeated(tx, answer.id);
     if (expectedRevision !== undefined && expectedRevision !== present) {
       throw new StoreError("conflict", `the store is at revision ${present}, not ${expectedRevision}`);
     }
@@ -73,7 +70,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     );
     const changed = changes.flatMap((change) => effect(change, { before: before.get(change.name), revision, timeMs }));
     const done = { revision: changed.length === 0 ? present : revision, changes: changed };
-    if (answer) await keepAnswer(tx, answer, done);
+    if (answer) await answers.keep(tx, answer, done);
     if (changed.length === 0) return done;
     await write(tx, revision, changed);
     await tx("INSERT INTO revision (id, reason, time_ms, actor, request_id) VALUES (?, ?, ?, ?, ?)", [
@@ -83,24 +80,6 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     await forget(tx, { from: forgotten, to: revision - BigInt(revisionsKept) });
     await append(tx, lineOfCommit(audit, { ...commitOptions, revision, changes: changed, timeMs }));
     return done;
-  }
-
-  async function findAnswer(ask: Query, id: string) {
-    const sinceMs = nowMs() - answersKeptMs;
-    const [row] = await ask("SELECT fingerprint, body FROM answer WHERE request_id = ? AND time_ms > ?", [id, sinceMs]);
-    return row && { fingerprint: String(row.fingerprint), body: row.body as Uint8Array };
-  }
-
-  async function keepAnswer(tx: Query, { id, fingerprint, encode }: Answering, done: Commit): Promise<void> {
-    const timeMs = nowMs();
-    await tx("DELETE FROM answer WHERE time_ms <= ?", [timeMs - answersKeptMs]);
-    await tx("INSERT INTO answer (request_id, fingerprint, body, time_ms) VALUES (?, ?, ?, ?)", [
-      ...[id, fingerprint, encode(done), timeMs],
-    ]);
-    await tx(
-      `DELETE FROM answer WHERE request_id IN
-       (SELECT request_id FROM answer ORDER BY time_ms DESC, request_id LIMIT 1000000 OFFSET ${answersKept})`,
-    );
   }
 
   async function append(tx: Query, { id, entry, hash }: AuditLine): Promise<void> {
@@ -212,7 +191,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     leases,
     records,
     catalogs,
-    answered: (requestId) => findAnswer(query, requestId),
+    answered: answers.find,
     peers: createPeers(database),
     commit: (changes, commitOptions) => transaction((tx) => commit(tx, changes, commitOptions)),
     async get(name) {
