@@ -1,12 +1,14 @@
 #!/usr/bin/env node
 // vmcpctl: drives a control plane. Commands load what they need when they run, so that help is quick.
 import "./compile-cache.ts";
-import { Argument, Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
 import { softwareVersion } from "../common/version.ts";
 import { parseDurationMs } from "./duration.ts";
 import { ExitError, exitCodes } from "./exit-codes.ts";
 import type { GlobalOptions } from "./vmcpctl/connection.ts";
+import { useContext } from "./vmcpctl/current-context.ts";
 import { conditionsHelp, kindsHelp } from "./vmcpctl/kinds.ts";
+import { addOperationsCommands } from "./vmcpctl/operations-commands.ts";
 import { formats, type Output, standardOutput } from "./vmcpctl/output.ts";
 import { keysLast } from "./vmcpctl/session-keys.ts";
 import { addTrustCommands } from "./vmcpctl/trust-commands.ts";
@@ -23,6 +25,9 @@ const dryRun = () => new Option("--dry-run", "check, show what would change, and
 const yes = () => new Option("-y, --yes", "do not ask").default(false);
 const prune = () => new Option("--prune", "delete what the files do not declare").default(false);
 
+// They speak to nobody, or see to it themselves.
+const withoutContext = new Set(["completion", "__complete", "help"]);
+
 const program = new Command("vmcpctl")
   .description("Declare groups, backends, virtual servers and auth policies, see what the proxies make of them, and end sessions")
   .version(softwareVersion)
@@ -34,8 +39,13 @@ const program = new Command("vmcpctl")
   .addOption(new Option("--tls-cert <file>", "certificate of yours, with --tls-key").env("VMCP_TLS_CERT"))
   .addOption(new Option("--tls-key <file>", "its key").env("VMCP_TLS_KEY"))
   .addOption(new Option("--token-file <file>", "bearer token of yours").env("VMCP_TOKEN_FILE"))
+  .addOption(new Option("--context <name>", "what the config file says under this name").env("VMCP_CONTEXT"))
   .addOption(new Option("--request-timeout <duration>", "deadline of one call").argParser(parseMs).default(10_000, "10s"))
   .exitOverride()
+  .hook("preAction", async (_, command) => {
+    // What looks after the file must work when the file does not.
+    if (!withoutContext.has(command.name()) && command.parent?.name() !== "config") await useContext(program);
+  })
   .showSuggestionAfterError()
   .addHelpText("after", `\n${kindsHelp}\n\nExample:\n  vmcpctl apply -f deploy/examples/ && vmcpctl get tools`);
 
@@ -214,38 +224,6 @@ proxy
     finish(command, async () => (await import("./vmcpctl/drain.ts")).drain(name, { ...globals(), ...options }, output)),
   );
 
-const matching = (command: Command) =>
-  command
-    .addOption(group())
-    .option("--virtual-server <name>", "only calls to this virtual server")
-    .option("--workload <name>", "only calls to this backend")
-    .option("--tool <name>", "only calls of this tool or prompt, as clients know it")
-    .option("--status <what>", "ok, failed, or one outcome such as tool_error or backend_timeout")
-    .option("--proxy <name>", "only on this proxy")
-    .addOption(
-      new Option("-o, --output <format>", "how to show it; json: a document a line").choices(["table", "json"]).default("table"),
-    );
-
-matching(program.command("tap"))
-  .description("calls as they end, on all proxies: what was called, what came of it, how long it took; never what was said")
-  .addOption(new Option("--sample <number>", "one call in so many").argParser(parseLimit).default(1))
-  .addOption(new Option("--rate <number>", "at most so many a second from each control plane").argParser(parseLimit).default(100))
-  .addOption(new Option("--limit <number>", "end after so many").argParser(parseLimit))
-  .addOption(new Option("--for <duration>", "end after so long").argParser(parseMs))
-  .action(async (options, command) =>
-    finish(command, async () => (await import("./vmcpctl/tap.ts")).tap({ ...globals(), ...options }, output)),
-  );
-
-matching(program.command("top"))
-  .description("what is called most on all proxies, drawn anew on a terminal, once elsewhere")
-  .addArgument(new Argument("<what>").choices(["proxies", "workloads", "tools"]))
-  .addOption(new Option("--interval <duration>", "sum over so long, 1s or more").argParser(parseInterval).default(2_000, "2s"))
-  .addOption(new Option("--count <number>", "end after so many intervals").argParser(parseLimit))
-  .addOption(new Option("--limit <number>", "at most so many lines").argParser(parseLimit).default(20))
-  .action(async (what, options, command) =>
-    finish(command, async () => (await import("./vmcpctl/top.ts")).top(what, { ...globals(), ...options }, output)),
-  );
-
 const session = program.command("session").description("the sessions of MCP clients");
 
 session
@@ -353,6 +331,7 @@ program
     finish(command, async () => (await import("./vmcpctl/server-version.ts")).serverVersion(globals(), output)),
   );
 
+addOperationsCommands({ program, format, group, parseLimit, parseMs, run });
 addTrustCommands({ program, proxy, format, run });
 
 function globals(): GlobalOptions {
@@ -401,12 +380,6 @@ function parseRevision(text: string): bigint {
   return BigInt(digits);
 }
 
-function parseInterval(text: string): number {
-  const ms = parseMs(text);
-  if (ms < 1_000) throw new InvalidArgumentError("expected 1s or more.");
-  return ms;
-}
-
 function parseMs(text: string): number {
   const ms = parseDurationMs(text);
   if (ms === undefined || ms < 1 || ms > 86_400_000) {
@@ -426,5 +399,5 @@ try {
   else await program.parseAsync(keysLast(process.argv));
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-  else complain(error, { exitCode: exitCodes.failure, asJson: false });
+  else complain(error, { exitCode: error instanceof ExitError ? error.exitCode : exitCodes.failure, asJson: false });
 }

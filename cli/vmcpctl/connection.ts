@@ -5,6 +5,7 @@ import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { type CallOptions, InterceptingCall, type Interceptor, type ServiceError, status } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema } from "../../proto/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../proto/gen/google/rpc/status_pb.ts";
+import { Health } from "../../proto/gen/grpc/health/v1/health_pb.ts";
 import { AdminService } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { TrustService } from "../../proto/gen/vmcp/admin/v1/trust_pb.ts";
 import { type Client, createClient } from "../../proto/grpc.ts";
@@ -22,6 +23,7 @@ export interface GlobalOptions extends ProofFiles {
 export interface Connection extends Disposable {
   readonly admin: Client<typeof AdminService>;
   readonly trust: Client<typeof TrustService>;
+  readonly health: Client<typeof Health>;
   /** For one unary call. */
   deadline(): CallOptions;
 }
@@ -39,12 +41,14 @@ export function connect(options: GlobalOptions): Connection {
   };
   const admin = createClient(AdminService, server, security, channelOptions);
   const trust = createClient(TrustService, server, security, channelOptions);
+  const health = createClient(Health, server, security, channelOptions);
   return {
-    ...{ admin, trust },
+    ...{ admin, trust, health },
     deadline: () => ({ deadline: Date.now() + requestTimeout }),
     [Symbol.dispose]() {
       admin.close();
       trust.close();
+      health.close();
     },
   };
 }

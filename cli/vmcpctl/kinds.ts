@@ -1,4 +1,5 @@
 // What an operator may call things on the command line.
+import { nearest } from "../../control-plane/resources/nearest.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 
 /** Collections of declared resources, as the admin API names them. */
@@ -28,6 +29,9 @@ const resourceKinds: ReadonlySet<AnyKind> = new Set([
   "revocations",
 ] satisfies ResourceKind[]);
 
+/** As they are typed. */
+export const allKinds: readonly string[] = Object.keys(aliases).map((kind) => kind.toLowerCase());
+
 export const kindsHelp = `kinds: ${Object.entries(aliases)
   .map(([kind, others]) => `${kind.toLowerCase()} (${others.filter((name) => name !== kind.toLowerCase()).join(", ")})`)
   .join(", ")}`;
@@ -46,11 +50,11 @@ export function parseKind(text: string): AnyKind {
   for (const [kind, others] of Object.entries(aliases)) {
     if (kind.toLowerCase() === wanted || others.includes(wanted)) return kind as AnyKind;
   }
-  const all = Object.entries(aliases).flatMap(([kind, others]) => [kind.toLowerCase(), ...others]);
-  const near = all.find(
-    (name) => name.length > 2 && (name.startsWith(wanted.slice(0, 3)) || wanted.startsWith(name.slice(0, 4))),
+  const guess = nearest(
+    text,
+    Object.entries(aliases).flatMap(([kind, others]) => [kind.toLowerCase(), ...others]),
   );
-  throw new ExitError(exitCodes.usage, `unknown kind "${text}"${near ? `; did you mean "${near}"?` : ""}\n${kindsHelp}`);
+  throw new ExitError(exitCodes.usage, `unknown kind "${text}"${guess ? `; did you mean "${guess}"?` : ""}\n${kindsHelp}`);
 }
 
 /** The same for what can be applied and deleted. */

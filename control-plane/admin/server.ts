@@ -1,5 +1,6 @@
 // AdminService: what operators may ask and change.
 
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Metadata, type ServerWritableStream, status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import { softwareVersion } from "../../common/version.ts";
@@ -162,6 +163,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
       targetVersion: fleet.target()?.version ?? "",
       readOnlyReason,
       builtRevision: reconciler.current()?.revision ?? 0n,
+      time: timestampFromMs(nowMs()),
     })),
   };
 }
