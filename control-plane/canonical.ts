@@ -5,9 +5,14 @@ import { type ReflectList, type ReflectMap, type ReflectMessage, reflect } from 
 
 /** The encoding with every map sorted by key, at every depth, JSON objects included. */
 export function canonicalBytes<D extends DescMessage>(schema: D, message: MessageShape<D>): Uint8Array {
+  return toBinary(schema, canonical(schema, message));
+}
+
+/** A copy with its maps in that order. */
+export function canonical<D extends DescMessage>(schema: D, message: MessageShape<D>): MessageShape<D> {
   const copy = clone(schema, message);
   sortMaps(reflect(schema, copy));
-  return toBinary(schema, copy);
+  return copy;
 }
 
 function sortMaps(message: ReflectMessage): void {

@@ -1,5 +1,5 @@
 // Declared resources → the snapshot that proxies get. Pure: same resources, same bytes; no clock, no I/O.
-import { clone, create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import { clone, create, type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { resourceDigest, snapshotDigest } from "../../common/snapshot-digest.ts";
 import {
   RevocationsSchema,
@@ -11,10 +11,10 @@ import { type Backend, BackendSchema } from "../../proto/gen/vmcp/resource/v1/ba
 import type { Resource } from "../../proto/gen/vmcp/resource/v1/resource_pb.ts";
 import type { Revocation } from "../../proto/gen/vmcp/resource/v1/revocation_pb.ts";
 import { type AuthPolicy, type VirtualServer, VirtualServerSchema } from "../../proto/gen/vmcp/resource/v1/virtual_server_pb.ts";
-import { canonicalBytes } from "../canonical.ts";
+import { canonical } from "../canonical.ts";
 import { parseName } from "../resource-names.ts";
 import type { Problem } from "../resources/problems.ts";
-import { catalogName } from "./catalog-names.ts";
+import { catalogNames } from "./catalog-names.ts";
 import { aggregationWithDefaults, backendWithDefaults, operationalWithDefaults, outgoingAuthWithDefaults } from "./defaults.ts";
 import { stripSecrets } from "./secrets.ts";
 
@@ -46,21 +46,22 @@ export function compile(resources: readonly Resource[], known: ReadonlyMap<strin
   const warnings: Problem[] = [];
   const catalogs = new Set<string>();
   for (const [id, server] of declared.virtualServers) {
-    const backends = backendsOf({ id, server, declared }).map(
-      ([name, backend]) => [name, backendWithDefaults(name, backend)] as const,
-    );
-    for (const [name, backend] of backends) {
-      if (!compiled.has(name)) compiled.set(name, snapshotResource(name, BackendSchema, backend));
-    }
     const spec = resolved(server, declared);
     spec.name ||= id;
     const name = `virtualServers/${id}`;
     for (const path of stripSecrets(spec.outgoingAuth ?? outgoingAuthWithDefaults(undefined))) {
       warnings.push({ severity: "warning", resource: name, path, ...literalCredential });
     }
-    const names = backends.map(([backendName, backend]) => catalogName(backendName, backend, spec));
-    for (const one of names) catalogs.add(one);
-    const config = create(VirtualServerConfigSchema, { spec, backends: backends.map(([one]) => one), catalogs: names });
+    const catalogOf = catalogNames(spec);
+    const config = create(VirtualServerConfigSchema, { spec });
+    for (const [backendName, declaredBackend] of backendsOf({ id, server, declared })) {
+      const backend = canonical(BackendSchema, backendWithDefaults(backendName, declaredBackend));
+      if (!compiled.has(backendName)) compiled.set(backendName, encoded(backendName, BackendSchema, backend));
+      const catalog = catalogOf(backendName, backend);
+      config.backends.push(backendName);
+      config.catalogs.push(catalog);
+      catalogs.add(catalog);
+    }
     compiled.set(name, snapshotResource(name, VirtualServerConfigSchema, config));
   }
   if (declared.revocations.length > 0) compiled.set("revocations", compiledRevocations(declared.revocations));
@@ -161,7 +162,11 @@ function resolved(server: VirtualServer, declared: Declared): VirtualServer {
 }
 
 function snapshotResource<D extends DescMessage>(name: string, schema: D, message: MessageShape<D>): SnapshotResource {
-  const value = canonicalBytes(schema, message);
+  return encoded(name, schema, canonical(schema, message));
+}
+
+function encoded<D extends DescMessage>(name: string, schema: D, message: MessageShape<D>): SnapshotResource {
+  const value = toBinary(schema, message);
   const body = { typeUrl: `type.googleapis.com/${schema.typeName}`, value };
   return create(SnapshotResourceSchema, { name, digest: resourceDigest(value), body });
 }
