@@ -25,7 +25,7 @@ export function controlPlaneTrust(command: Command): Command {
     )
     .option("--ca-cert <file>", "serve over TLS with this certificate authority (PEM), with --ca-key")
     .option("--ca-key <file>", "its key")
-    .option("--tls-cert <file>", "certificate to show, with --tls-key; followed (default: one of the authority)")
+    .option("--tls-cert <file>", "certificate to show, of that authority, with --tls-key; followed (default: one that it issues)")
     .option("--tls-key <file>", "its key")
     .option("--trust-domain <name>", "of the SPIFFE ids in certificates", "vmcp.local")
     .option("--certificate-ttl <duration>", "how long certificates of proxies last", parseTtl, 7 * 24 * 3_600_000)

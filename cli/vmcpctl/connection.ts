@@ -117,11 +117,14 @@ function detailsOf(error: ServiceError) {
   return { reason: info?.reason, violations: bad?.fieldViolations ?? [] };
 }
 
-// grpc-js wraps the cause in "No connection established. Last error: …".
+// grpc-js wraps the cause in "No connection established. Last error: … Resolution note: …".
 function whyNot(details: string): string {
   if (details.includes("ECONNREFUSED")) return "connection refused";
   if (/ENOTFOUND|Name resolution/.test(details)) return "no such host";
-  return details.split(". Last error:").at(-1)?.trim() ?? details;
+  // A server that speaks TLS hangs up on plain text.
+  if (details.includes("Failed to connect")) return "it hangs up; when it speaks TLS, see --tls-ca";
+  const cause = details.split(". Last error:").at(-1) ?? details;
+  return cause.replace(/ *Resolution note:.*$/, "").trim();
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -63,7 +63,8 @@ export function createAuthorizer({ trust, bearer, nowMs }: AuthorizerOptions): A
   function refusalOf(row: Row<unknown> | undefined, peer: Peer | undefined, request?: unknown): AdminError | undefined {
     if (row === undefined) return denied("this method is for nobody");
     if (row.who === "anyone") return undefined;
-    if (peer === undefined) return unauthenticated("show a client certificate, or a bearer token");
+    if (peer === undefined)
+      return unauthenticated("show a client certificate of this mesh that has not ended, or a bearer token");
     const fault = faultOf(peer);
     if (fault) return fault;
     if (row.who === "proxy") return refusalOfProxy(row, peer, request);

@@ -239,6 +239,16 @@ describe("an open stream", () => {
     });
   });
 
+  test("of an operator ends when the certificate does", async () => {
+    const tls = await plane.made({ name: "brief" }, { ttlMs: 4_000 });
+    const binding = { name: "brief", subject: "spiffe://vmcp.local/operator/brief", role: Role.VIEWER };
+    await plane.local.createRoleBinding({ binding }, grpcDeadline());
+    const stream = client(tls).watchProxies({});
+    const ended = endOf(stream.on("data", () => undefined));
+    const { code, details } = await ended;
+    assert.deepEqual([code, details], [status.UNAUTHENTICATED, "the certificate has ended"]);
+  });
+
   test("of an operator ends when the role is taken away, and other streams go on", async () => {
     const [watcher, other] = [
       client(await plane.operator("watcher", Role.VIEWER)),

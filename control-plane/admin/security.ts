@@ -1,6 +1,7 @@
 // What stands in front of the services: certificates, trust, the guard.
+import { X509Certificate } from "node:crypto";
 import { hostname } from "node:os";
-import { type KeyPairFiles, type KeyPairSource, watchKeyPair } from "../../common/key-pair.ts";
+import { type KeyPair, type KeyPairFiles, type KeyPairSource, watchKeyPair } from "../../common/key-pair.ts";
 import type { Log } from "../../common/log.ts";
 import { segmentPattern, trustDomainPattern } from "../../common/spiffe.ts";
 import { ControlPlaneError } from "../errors.ts";
@@ -17,7 +18,7 @@ export interface SecurityChoice {
   readonly authority?: AuthorityPlace | undefined;
   /** In SPIFFE ids. Default `vmcp.local`. */
   readonly trustDomain?: string | undefined;
-  /** What clients are shown; read again when it is replaced. Default: certificates of the authority. */
+  /** What clients are shown, of the same authority; read again when it is replaced. Default: certificates that it issues by itself. */
   readonly serverCertificate?: KeyPairFiles | undefined;
   /** How long certificates of proxies last. Default: 7 days. */
   readonly proxyCertificateTtlMs?: number | undefined;
@@ -68,11 +69,19 @@ async function serverKeyPair(
     const name = segmentPattern.test(hostname()) ? hostname() : "control-plane";
     return issueServerCertificates(authority, name, log);
   }
+  let source: KeyPairSource;
   try {
-    return watchKeyPair(files, log);
+    source = watchKeyPair(files, log);
   } catch (error) {
     throw unusable((error as Error).message);
   }
+  if (!authority.hasSigned(new X509Certificate(source.current().certificate))) {
+    source[Symbol.dispose]();
+    throw unusable(`the certificate in ${files.certFile} is not of the authority that proxies trust`);
+  }
+  // Proxies that enrol look for the authority in what they are shown.
+  const withAuthority = ({ certificate, key }: KeyPair) => ({ certificate: certificate + authority.bundle, key });
+  return { ...source, current: () => withAuthority(source.current()) };
 }
 
 function unusable(message: string): ControlPlaneError {

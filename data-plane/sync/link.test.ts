@@ -4,6 +4,8 @@ import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pino } from "pino";
+import { DiscoveryService } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
+import { createClient } from "../../proto/grpc.ts";
 import { eventually } from "../../test/support/eventually.ts";
 import { temporaryDirectory } from "../../test/support/processes.ts";
 import { grpcDeadline, startTrustedPlane, type TrustedPlane } from "../../test/support/trusted-plane.ts";
@@ -117,6 +119,35 @@ test("what is written is whole: what another start left aside is written over", 
   await saveIdentity(folder.path, identity);
   assert.deepEqual(await loadIdentity(folder.path), identity);
   assert.equal((await stat(join(folder.path, "identity.pem"))).mode & 0o777, 0o600);
+});
+
+test("a certificate in files is shown, and the next one when it is replaced", async () => {
+  await using folder = await temporaryDirectory();
+  const put = async () => {
+    const tls = await plane.made({ kind: "proxy", name: "given" });
+    await folder.write("key.pem", tls.key ?? "");
+    await folder.write("ca.pem", tls.authority ?? "");
+    return { certFile: await folder.write("cert.pem", tls.certificate ?? ""), text: tls.certificate };
+  };
+  const first = await put();
+  const at = (name: string) => join(folder.path, name);
+  const certificate = { certFile: first.certFile, keyFile: at("key.pem"), authorityFile: at("ca.pem") };
+  await using link = await openLink({ controlPlanes: [plane.address], id: "given", certificate, log });
+  const shown = async () => {
+    const security = link.security();
+    assert.ok(security && "certificate" in security);
+    using discovery = createClient(DiscoveryService, plane.address, security);
+    const call = discovery.streamSnapshots();
+    call.on("error", () => undefined).write({ message: { case: "hello", value: { node: { id: "given" } } } });
+    await new Promise((resolve) => call.once("data", resolve));
+    call.cancel();
+    return security.certificate;
+  };
+  assert.equal(await shown(), first.text);
+  const changed = link.changed(AbortSignal.timeout(10_000));
+  const second = await put();
+  await changed;
+  assert.equal(await shown(), second.text);
 });
 
 test("a server of another authority gets no token", async () => {

@@ -29,6 +29,10 @@ test("proxies enrol, certificates on both sides change under calls, and one that
   stack.use(one);
   stack.use(two);
 
+  const plain = await runVmcpctl(plane.address, ["whoami"]);
+  assert.equal(plain.code, 69);
+  assert.match(plain.stderr, /no control plane answers at .* \(it hangs up; when it speaks TLS, see --tls-ca\)/);
+
   // An operator far away, who may edit and nothing more.
   const alice = await plane.operator("alice", "admin");
   const applied = await alice("apply", "-f", await folder.write("team.yaml", teamOf(url)));
@@ -204,7 +208,7 @@ async function serverCertificate(folder: Folder) {
     const { key, request } = await requestCertificate();
     const identity = { kind: "control-plane", trustDomain: "vmcp.local", scope: "", name: "test" } as const;
     const { certificate } = await authority.issue(request, { identity, usage: "server", ttlMs: 3_600_000 });
-    await put(certFile, certificate + authority.bundle);
+    await put(certFile, certificate);
     waitingKey = key;
   }
 
