@@ -1,6 +1,6 @@
 // `vmcpctl tap`: calls as they end, on all proxies.
 import { toJson } from "@bufbuild/protobuf";
-import { durationMs, timestampDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { TapCallsResponse } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { type CallEvent, CallEventSchema } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { type CallFilterOptions, callFilter, noteAsked } from "./call-filter.ts";
@@ -65,7 +65,7 @@ function lineOf(proxy: string, event: CallEvent, { paint }: Output): string {
   const line = lineFrom([
     time ? timestampDate(time).toISOString().slice(11, 23) : "",
     ...[proxy, target?.virtualServer ?? "", target?.method ?? "", target?.name ?? "", target?.workload ?? "", outcome],
-    msText(duration ? durationMs(duration) : 0),
+    msText(duration ? Number(duration.seconds) * 1_000 + duration.nanos / 1e6 : 0),
     ...[bytesText(requestBytes), bytesText(responseBytes), identity],
   ]);
   return outcome === "ok" ? line : paint(outcome === "tool_error" ? "yellow" : "red", line.trimEnd()).concat("\n");

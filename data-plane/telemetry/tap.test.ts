@@ -47,6 +47,20 @@ test("of more calls than may be told the first are, and the others are counted",
   assert.deepEqual([report?.events?.length, report?.leftOut], [2, 48n]);
 });
 
+test("times are told to the microsecond", (t) => {
+  const [report] = tapping(t, query({}), [
+    { ...fact, tookMs: 2_003.4567 },
+    { ...fact, tookMs: 999.9999 },
+  ]);
+  assert.deepEqual(
+    report?.events?.map(({ duration }) => [duration?.seconds, duration?.nanos]),
+    [
+      [2n, 3_457_000],
+      [1n, 0],
+    ],
+  );
+});
+
 test("what can't be sent is counted in what can", (t) => {
   t.mock.timers.enable({ apis: ["setInterval"] });
   using tap = createTap();

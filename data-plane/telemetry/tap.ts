@@ -1,6 +1,6 @@
 // Tells operators of calls while somebody asks: one by one, or in sums. While nobody does, a call costs the look at `isOn`.
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { CallEventSchema, CallFilter, CallSumSchema, CallsQuery } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 
 /** Upper bounds of the buckets of durations, milliseconds: those of CallSum. */
@@ -121,11 +121,12 @@ function telling({ sample, perSecond: asked }: CallsQuery, emit: Emit): Sink {
 
 function eventOf({ tookMs, ...fact }: CallFact, timeMs: number) {
   const { outcome, requestBytes, responseBytes, identity, protocolVersion } = fact;
+  const micros = Math.round(tookMs * 1_000);
   return {
     ...{ outcome, requestBytes, responseBytes, identity, protocolVersion },
     time: timestampFromMs(timeMs),
     target: targetOf(fact),
-    duration: durationFromMs(Math.round(tookMs * 1_000) / 1_000),
+    duration: { seconds: BigInt(Math.floor(micros / 1e6)), nanos: (micros % 1e6) * 1_000 },
   };
 }
 

@@ -22,8 +22,9 @@ const directory = stack.use(await temporaryDirectory());
 const everything = stack.use(await step("start server-everything", () => startEverything()));
 
 const store = postgres.freshUrl();
-const startPlane = async () => stack.use(await startVmcp(["control-plane", "--listen", "127.0.0.1:0", "--store", store]));
-const [one, other] = await step("start two control planes", async () => [await startPlane(), await startPlane()]);
+const startPlane = async (id: string) =>
+  stack.use(await startVmcp(["control-plane", "--id", id, "--listen", "127.0.0.1:0", "--store", store]));
+const [one, other] = await step("start two control planes", async () => [await startPlane("cp-1"), await startPlane("cp-2")]);
 const addresses = [one.adminAddress, other.adminAddress];
 
 // One secret for all, so that any of them goes on with any session.
@@ -39,17 +40,16 @@ const document = (tools: readonly string[]) =>
     backends: [httpBackend("everything", everything.url)],
     aggregation: { conflictResolution: "prefix", tools: [{ workload: "everything", filter: tools }] },
   });
-await step("declare a virtual server and wait until all proxies of this control plane serve it", () =>
-  apply(one, document(["echo", "get-sum"])),
-);
+await step("declare a virtual server and wait until all proxies serve it", () => apply(one, document(["echo", "get-sum"])));
 const nginx = stack.use(await step("start nginx", () => startNginx(proxies.map(({ address }) => address))));
 await eventually("nginx has all proxies", () => nginx.ready().length === proxies.length);
-await show("vmcpctl proxy status, of one control plane and the other", one, other);
+await show(one, "proxy", "status");
 
 const url = `${nginx.address}/team/mcp`;
 await using client = await step(`connect a client to ${url}`, () => openClient(url));
 await eventually("it sees the tools", async () => (await client.toolNames()).includes("everything_echo"));
 const calling = keepCalling(client);
+await show(other, "tap", "--limit", "5");
 
 await step("kill a control plane", async () => {
   one.kill("SIGKILL");
@@ -58,8 +58,9 @@ await step("kill a control plane", async () => {
 await step("its proxies go to the other", () =>
   eventually("they do", async () => (await status(other)).match(/ SYNCED /g)?.length === proxies.length, 20_000),
 );
-await step("declare something else through the other", () => apply(other, document(["echo"])));
-await show("vmcpctl proxy status", other);
+const changed = await directory.write("team.yaml", JSON.stringify(document(["echo"])));
+await show(other, "apply", "--wait", "-f", changed);
+await show(other, "proxy", "status");
 await step("restart a proxy, which tells nginx first", async () => {
   await proxies[0]?.stop();
   proxies[0] = stack.use(await startProxy("edge-1"));
@@ -73,29 +74,30 @@ console.log(await ctl(other, "rollout", "history"));
 console.log(await ctl(other, "audit", "verify"));
 if (!values.once) {
   console.log(`${bold("It keeps running. Try, in another terminal:")}\n`);
-  for (const line of ["proxy status", "rollout history", "get tools"])
+  for (const line of ["proxy status", "tap", "top tools", "doctor", "rollout history", "get tools"])
     console.log(`  npx vmcpctl ${line} --server ${addresses[1]}`);
   console.log(dim("\n  Ctrl-C stops everything."));
   await new Promise((resolve) => process.once("SIGINT", resolve).once("SIGTERM", resolve));
 }
 
+/** What it says to the one who typed it. */
 async function ctl({ adminAddress }: RunningVmcp, ...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await runVmcpctl(adminAddress, args);
   if (code !== 0) throw new Error(`vmcpctl ${args.join(" ")} ended with ${code}: ${stderr}`);
-  return stdout;
+  return stdout + stderr;
 }
 
 function status(plane: RunningVmcp): Promise<string> {
   return ctl(plane, "proxy", "status");
 }
 
-async function apply(plane: RunningVmcp, declared: object): Promise<string> {
-  return ctl(plane, "apply", "--wait", "-f", await directory.write("team.yaml", JSON.stringify(declared)));
+async function apply(plane: RunningVmcp, declared: object): Promise<void> {
+  await ctl(plane, "apply", "--wait", "-f", await directory.write("team.yaml", JSON.stringify(declared)));
 }
 
-async function show(title: string, ...planes: readonly RunningVmcp[]): Promise<void> {
-  console.log(`\n  ${bold(title)}\n`);
-  for (const plane of planes) console.log((await status(plane)).replace(/^/gm, "  "));
+async function show(plane: RunningVmcp, ...args: string[]): Promise<void> {
+  console.log(`\n  ${bold(`vmcpctl ${args.join(" ").replaceAll(`${directory.path}/`, "")}`)}\n`);
+  console.log((await ctl(plane, ...args)).replace(/^(?=.)/gm, "  "));
 }
 
 /** One call after the other, until told otherwise. */
