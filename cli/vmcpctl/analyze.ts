@@ -77,7 +77,7 @@ function fromFiles({ resources, locate }: Declared): Looked {
 async function fromServer(options: GlobalOptions, files: Declared | undefined): Promise<Looked> {
   using connection = connect(options);
   const request = { resources: [...(files?.resources ?? [])] };
-  const { findings, resourceCount, proxies } = await connection.admin.analyzeConfig(request, connection.deadline());
+  const { findings, resourceCount, proxies, leftOut } = await connection.admin.analyzeConfig(request, connection.deadline());
   const severityOf = (severity: Severity): FindingSeverity =>
     severity === Severity.ERROR ? "error" : severity === Severity.INFO ? "info" : "warning";
   return {
@@ -86,7 +86,7 @@ async function fromServer(options: GlobalOptions, files: Declared | undefined): 
       ...(hint !== "" && { hint }),
       place: placeText(files?.locate(resource, stepsOf(path))),
     })),
-    looked: `${counted(resourceCount, "resource", "")} and the reports of ${proxies.length} ${proxies.length === 1 ? "proxy" : "proxies"}`,
+    looked: `${counted(resourceCount, "resource", "")} and the reports of ${proxies.length} ${proxies.length === 1 ? "proxy" : "proxies"}${counted(leftOut, "left out")}`,
   };
 }
 

@@ -44,7 +44,7 @@ export async function routeOf({ store, fleet, wholeFleet, discovery }: RouterOpt
     server,
     tool,
     claims: claims as JsonObject | undefined,
-    observed: { views, proxies },
+    observed: { views, proxies, changed: [] },
   });
   return create(ExplainRouteResponseSchema, {
     ...route,

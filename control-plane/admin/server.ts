@@ -118,7 +118,7 @@ export function adminHandlers(options: AdminOptions): Handlers<typeof AdminServi
     createResource: answering(writing(AdminService.method.createResource, createOne)),
     updateResource: answering(writing(AdminService.method.updateResource, update)),
     deleteResource: answering(writing(AdminService.method.deleteResource, remove)),
-    analyzeConfig: answering((request) => analyzeConfig({ store, fleet, wholeFleet, discovery }, request)),
+    analyzeConfig: answering((request) => analyzeConfig({ store, fleet, wholeFleet, discovery, catalogs }, request)),
     fetchSnapshot: answering((request) => snapshotOf({ store, fleet, wholeFleet, reconciler }, request)),
     explainRoute: answering((request) => routeOf({ store, fleet, wholeFleet, discovery }, request)),
     diffResources: answering((request, caller) => diffResources({ editor, fleet, wholeFleet }, request, caller)),

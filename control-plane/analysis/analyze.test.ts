@@ -34,7 +34,7 @@ const aggregated = (rules: string) =>
 const scoped = (tool: string) =>
   good.replace("audience: gateway", `audience: gateway, toolScopes: [{ tool: ${tool}, scopes: [x] }]`);
 const observed = (entries: object[], more: Partial<NonNullable<AnalyzeOptions["observed"]>> = {}): AnalyzeOptions => ({
-  observed: { views: [create(VirtualServerViewSchema, { virtualServer: "dev", entries })], proxies: [], ...more },
+  observed: { views: [create(VirtualServerViewSchema, { virtualServer: "dev", entries })], proxies: [], changed: [], ...more },
 });
 const entry = (backend: string, original: string, exposed: string, decidedBy = "prefix") => ({
   kind: "tool",
@@ -118,6 +118,12 @@ const cases: readonly (readonly [code: FindingCode, yaml: string, where: string,
   ],
   ["VMCP0303", scoped("get"), "authPolicies/staff incomingAuth.oidc.toolScopes.0.tool"],
   ["VMCP0303", scoped("fetch_put"), "authPolicies/staff incomingAuth.oidc.toolScopes.0.tool", observed(listed)],
+  [
+    "VMCP0304",
+    good,
+    "groups/tools/backends/fetch ",
+    observed(listed, { changed: [{ backend: "groups/tools/backends/fetch", tool: "get" }] }),
+  ],
   ["VMCP0401", good, "groups/tools/backends/fetch ", observed(listed, { proxies: [proxy("127.0.0.1:4483", "unhealthy")] })],
   ["VMCP0402", good.replace("http://127.0.0.1:9/mcp", "https://fetch.example.com/mcp"), "groups/tools/backends/other url"],
   [

@@ -23,6 +23,7 @@ export const codes = {
     "RuleForNoTool",
     "scopes or limits are for a name that no tool is exposed under, so they protect nothing",
   ],
+  VMCP0304: ["warning", "ToolChanged", "a backend describes a tool otherwise than it was when it was approved"],
   VMCP0401: ["warning", "BackendUnavailable", "no connected proxy can use the backend"],
   VMCP0402: ["warning", "SameServerTwice", "two backends of a virtual server are one and the same server"],
   VMCP0501: ["warning", "PlainTextCredential", "a credential goes over the network in plain text"],

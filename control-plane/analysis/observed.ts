@@ -14,6 +14,15 @@ export interface Observed {
   readonly views: readonly VirtualServerView[];
   /** Those connected. */
   readonly proxies: readonly ObservedProxy[];
+  /** Tools that are not what was approved. */
+  readonly changed: readonly ChangedTool[];
+}
+
+export interface ChangedTool {
+  /** Resource name. */
+  readonly backend: string;
+  /** The backend's own name for it. */
+  readonly tool: string;
 }
 
 export interface ObservedProxy {
@@ -23,7 +32,7 @@ export interface ObservedProxy {
   readonly backends: readonly BackendStatus[];
 }
 
-export function observedFindings(servers: readonly Server[], { views, proxies }: Observed): Finding[] {
+export function observedFindings(servers: readonly Server[], { views, proxies, changed }: Observed): Finding[] {
   const byServer = new Map(views.map((view) => [view.virtualServer, view.entries]));
   return [
     ...servers.flatMap((server) => {
@@ -31,6 +40,7 @@ export function observedFindings(servers: readonly Server[], { views, proxies }:
       return [...entryFindings(server, entries), ...ruleFindings(server, entries), ...networkFindings(server, proxies)];
     }),
     ...availabilityFindings(servers, proxies),
+    ...changed.map(changedFinding),
   ];
 }
 
@@ -106,22 +116,35 @@ function networkFindings({ incomingAuth }: Server, proxies: readonly ObservedPro
 
 function availabilityFindings(servers: readonly Server[], proxies: readonly ObservedProxy[]): Finding[] {
   const members = new Map(servers.flatMap(({ backends }) => backends.map((member) => [member.fullName, member] as const)));
-  return [...members.keys()].flatMap((fullName) => {
+  return [...members.keys()].flatMap((fullName): Finding[] => {
     const seen = proxies.flatMap(({ backends }) => backends.filter(({ name }) => name === fullName));
     const bad = seen.filter(({ state }) => state === "unhealthy" || state === "unauthenticated");
     if (seen.length === 0 || bad.length < seen.length) return [];
-    const inline = /^(virtualServers\/[^/]+)\/backends\/(.+)$/.exec(fullName);
-    const place = inline ? { resource: inline[1] ?? "", path: ["backends", inline[2] ?? ""] } : { resource: fullName, path: [] };
     const why = bad[0]?.error ? `: ${bad[0].error}` : "";
     return [
       finding({
         code: "VMCP0401",
-        ...place,
+        ...resourceOf(fullName),
         message: `all ${seen.length} ${seen.length === 1 ? "proxy that knows" : "proxies that know"} it find it ${bad[0]?.state}${why}`,
         hint: `vmcpctl describe backend ${fullName.split("/").at(-1)}`,
       }),
     ];
   });
+}
+
+function changedFinding({ backend, tool }: ChangedTool): Finding {
+  return finding({
+    code: "VMCP0304",
+    ...resourceOf(backend),
+    message: `tool ${JSON.stringify(tool)} is not what was approved`,
+    hint: "look at it: vmcpctl get tools --changed; then: vmcpctl approve tools",
+  });
+}
+
+/** A backend of a virtual server is a part of it. */
+function resourceOf(fullName: string): { resource: string; path: Problem["path"] } {
+  const [, server = "", name = ""] = /^(virtualServers\/[^/]+)\/backends\/(.+)$/.exec(fullName) ?? [];
+  return server === "" ? { resource: fullName, path: [] } : { resource: server, path: ["backends", name] };
 }
 
 /** Of `http://host:port` or `host:port`. What can't be read is not said to be open. */

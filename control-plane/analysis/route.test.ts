@@ -26,6 +26,8 @@ const entries = [
   entry("a", "old", "a_new", "prefix"),
   entry("b", "list", "", "shadowed"),
   entry("c", "x", "", "excluded"),
+  entry("b", "sick", "", "unhealthy"),
+  entry("b", "poisoned", "", "quarantine"),
 ];
 
 const claims = { sub: "alice", scope: "use", email: "a@example.com" };
@@ -47,6 +49,13 @@ const cases: readonly (readonly [
   ["a filtered one, as it would be called", { tool: "a_secret" }, "hidden", /filter/],
   ["one whose name another has", { tool: "list" }, "hidden", /stands before this in priorityOrder has it/],
   ["one of a backend that is left out", { tool: "x" }, "hidden", /all tools of "c" are excluded/],
+  [
+    "one of a backend that is hidden while it is unhealthy",
+    { tool: "b_sick" },
+    "unavailable",
+    /unhealthy, and its tools are hidden meanwhile/,
+  ],
+  ["one that is not what was approved", { tool: "b_poisoned" }, "hidden", /in quarantine until it is approved again/],
   ["one that clients know under another name", { tool: "get" }, "not-found", /under another name/],
   ["one that nobody has", { tool: "nope" }, "not-found", /no backend of "dev" lists it/],
   ["one that nobody can use now", { tool: "a_get", state: "unhealthy" }, "unavailable", /no proxy can use "a"/],
@@ -143,7 +152,12 @@ aggregation:
   assert.ok(server);
   const views = noViews ? [] : [create(VirtualServerViewSchema, { virtualServer: "dev", entries })];
   const backends = [create(BackendStatusSchema, { name: "groups/g/backends/a", state })];
-  return explainRoute({ server, tool, claims: shown, observed: { views, proxies: [{ id: "edge", address: "", backends }] } });
+  return explainRoute({
+    server,
+    tool,
+    claims: shown,
+    observed: { views, proxies: [{ id: "edge", address: "", backends }], changed: [] },
+  });
 }
 
 function entry(backend: string, original: string, exposed: string, decidedBy: string) {

@@ -82,7 +82,7 @@ function missing({ server, tool }: RouteQuery, entries: readonly ViewEntry[] | u
     const member = server.backends.find(({ name }) => name === backend);
     const [step] = namingSteps(server, hidden).slice(-1);
     return {
-      outcome: "hidden",
+      outcome: hidden.decidedBy === "unhealthy" ? "unavailable" : "hidden",
       reason: `tool ${JSON.stringify(original)} of ${JSON.stringify(backend)} is kept from clients: ${step?.said}`,
       backend: member?.fullName ?? backend,
       original,
@@ -145,7 +145,19 @@ function namingSteps(server: Server, { backend, original, exposed, decidedBy }: 
       where: at("defaultToolVisibility"),
     });
   else steps.push({ rule: "visibility", said: `all tools of ${JSON.stringify(backend)} are listed`, where: "" });
-  if (isVisible) steps.push(nameStep(server, { exposed, decidedBy, renamed }, at));
+  if (decidedBy === "unhealthy")
+    steps.push({
+      rule: "visibility",
+      said: `${JSON.stringify(backend)} is unhealthy, and its tools are hidden meanwhile`,
+      where: `${server.resource}: operational.failureHandling.partialFailureMode`,
+    });
+  else if (decidedBy === "quarantine")
+    steps.push({
+      rule: "visibility",
+      said: "it is not what was approved, and in quarantine until it is approved again",
+      where: at("toolChanges"),
+    });
+  else if (isVisible) steps.push(nameStep(server, { exposed, decidedBy, renamed }, at));
   return steps;
 }
 

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file vmcp/admin/v1/analyze.proto.
  */
 export const file_vmcp_admin_v1_analyze: GenFile = /*@__PURE__*/
-  fileDesc("Cht2bWNwL2FkbWluL3YxL2FuYWx5emUucHJvdG8SDXZtY3AuYWRtaW4udjEiRQoUQW5hbHl6ZUNvbmZpZ1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSJ8ChVBbmFseXplQ29uZmlnUmVzcG9uc2USKAoIZmluZGluZ3MYASADKAsyFi52bWNwLmFkbWluLnYxLkZpbmRpbmcSEAoIcmV2aXNpb24YAiABKAQSFgoOcmVzb3VyY2VfY291bnQYAyABKA0SDwoHcHJveGllcxgEIAMoCSKWAQoHRmluZGluZxIMCgRjb2RlGAEgASgJEgwKBG5hbWUYAiABKAkSMAoIc2V2ZXJpdHkYAyABKA4yHi52bWNwLmFkbWluLnYxLkZpbmRpbmdTZXZlcml0eRIQCghyZXNvdXJjZRgEIAEoCRIMCgRwYXRoGAUgASgJEg8KB21lc3NhZ2UYBiABKAkSDAoEaGludBgHIAEoCSqIAQoPRmluZGluZ1NldmVyaXR5EiAKHEZJTkRJTkdfU0VWRVJJVFlfVU5TUEVDSUZJRUQQABIZChVGSU5ESU5HX1NFVkVSSVRZX0lORk8QARIcChhGSU5ESU5HX1NFVkVSSVRZX1dBUk5JTkcQAhIaChZGSU5ESU5HX1NFVkVSSVRZX0VSUk9SEANiBnByb3RvMw", [file_vmcp_resource_v1_resource]);
+  fileDesc("Cht2bWNwL2FkbWluL3YxL2FuYWx5emUucHJvdG8SDXZtY3AuYWRtaW4udjEiRQoUQW5hbHl6ZUNvbmZpZ1JlcXVlc3QSLQoJcmVzb3VyY2VzGAEgAygLMhoudm1jcC5yZXNvdXJjZS52MS5SZXNvdXJjZSKOAQoVQW5hbHl6ZUNvbmZpZ1Jlc3BvbnNlEigKCGZpbmRpbmdzGAEgAygLMhYudm1jcC5hZG1pbi52MS5GaW5kaW5nEhAKCHJldmlzaW9uGAIgASgEEhYKDnJlc291cmNlX2NvdW50GAMgASgNEg8KB3Byb3hpZXMYBCADKAkSEAoIbGVmdF9vdXQYBSABKA0ilgEKB0ZpbmRpbmcSDAoEY29kZRgBIAEoCRIMCgRuYW1lGAIgASgJEjAKCHNldmVyaXR5GAMgASgOMh4udm1jcC5hZG1pbi52MS5GaW5kaW5nU2V2ZXJpdHkSEAoIcmVzb3VyY2UYBCABKAkSDAoEcGF0aBgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEgwKBGhpbnQYByABKAkqiAEKD0ZpbmRpbmdTZXZlcml0eRIgChxGSU5ESU5HX1NFVkVSSVRZX1VOU1BFQ0lGSUVEEAASGQoVRklORElOR19TRVZFUklUWV9JTkZPEAESHAoYRklORElOR19TRVZFUklUWV9XQVJOSU5HEAISGgoWRklORElOR19TRVZFUklUWV9FUlJPUhADYgZwcm90bzM", [file_vmcp_resource_v1_resource]);
 
 /**
  * What to look through.
@@ -42,7 +42,7 @@ export const AnalyzeConfigRequestSchema: GenMessage<AnalyzeConfigRequest> = /*@_
  */
 export type AnalyzeConfigResponse = Message<"vmcp.admin.v1.AnalyzeConfigResponse"> & {
   /**
-   * Sorted by resource, then by code.
+   * At most 1000, the worst ones; sorted by resource, then by code.
    *
    * @generated from field: repeated vmcp.admin.v1.Finding findings = 1;
    */
@@ -68,6 +68,13 @@ export type AnalyzeConfigResponse = Message<"vmcp.admin.v1.AnalyzeConfigResponse
    * @generated from field: repeated string proxies = 4;
    */
   proxies: string[];
+
+  /**
+   * How many were found besides.
+   *
+   * @generated from field: uint32 left_out = 5;
+   */
+  leftOut: number;
 };
 
 /**
