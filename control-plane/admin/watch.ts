@@ -61,7 +61,7 @@ export async function streamResources(store: Store, call: ResourceStream, signal
 }
 
 export function proxiesOf(fleet: WholeFleet) {
-  return { proxies: fleet.proxies(), targetVersion: fleet.rollout().targetVersion, controlPlanes: fleet.controlPlanes() };
+  return { proxies: fleet.proxies(), targetVersion: fleet.targetVersion(), controlPlanes: fleet.controlPlanes() };
 }
 
 /** All proxies now, and again after changes, at most 20 times a second. */

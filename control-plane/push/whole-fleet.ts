@@ -1,7 +1,7 @@
 // The proxies of all control planes on one store. Each tells the others through the store what it sees of its own, and hears what they
 // see: a change within moments, and every 5 s that it is still there.
 import { setTimeout as delay } from "node:timers/promises";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Log } from "../../common/log.ts";
 import {
@@ -48,6 +48,8 @@ export interface WholeFleet extends AsyncDisposable {
   proxies(): ProxyRow[];
   /** This one first, the others sorted by id. */
   controlPlanes(): ControlPlane[];
+  /** Empty before there is one. */
+  targetVersion(): string;
   rollout(): GetRolloutResponse;
   /** Looks now who is to take no new work. Throws StoreError. */
   readDrains(): Promise<void>;
@@ -78,8 +80,10 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
   let forgotMs = 0;
   let hasTwin = false;
 
-  function ownPlane(rollout: GetRolloutResponse): ControlPlane {
-    return { $typeName: "vmcp.admin.v1.ControlPlane", ...self, live: true, rollout };
+  /** As the others are told. */
+  function ownBody(): Uint8Array {
+    const rollout = { ...fleet.rollout(), refused: [] };
+    return toBinary(ControlPlaneSchema, create(ControlPlaneSchema, { ...self, live: true, rollout }));
   }
 
   async function tell(): Promise<void> {
@@ -92,8 +96,7 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
     const forgotten = [...told.keys()].filter((id) => !encoded.has(id));
     if (number > 0n && proxies.size + forgotten.length === 0 && sinceMs < stillThereMs) return;
     number += 1n;
-    const body = toBinary(ControlPlaneSchema, ownPlane({ ...fleet.rollout(), refused: [] }));
-    await peers.tell(self.instanceId, { number, body, ttlMs, proxies, forgotten });
+    await peers.tell(self.instanceId, { number, body: ownBody(), ttlMs, proxies, forgotten });
     for (const [id, row] of proxies) told.set(id, row);
     for (const id of forgotten) told.delete(id);
     [toldLines, toldMs] = [lines, performance.now()];
@@ -206,8 +209,9 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
         live: isThere(peer),
         heardTime: timestampFromMs(peer.heardMs),
       }));
-      return [ownPlane(fleet.rollout()), ...others.sort((a, b) => (a.id < b.id ? -1 : 1))];
+      return [create(ControlPlaneSchema, { ...self, live: true }), ...others.sort((a, b) => (a.id < b.id ? -1 : 1))];
     },
+    targetVersion: () => fleet.target()?.version ?? "",
     rollout: () => fleet.rollout({ rows: proxies(), others: rolloutsOfOthers() }),
     changes: { next: (signal) => nextOf([fleet.changes, feed], signal) },
     async [Symbol.asyncDispose]() {
@@ -215,8 +219,7 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
       if (following === undefined) return;
       await following;
       number += 1n;
-      const body = toBinary(ControlPlaneSchema, ownPlane({ ...fleet.rollout(), refused: [] }));
-      const telling = { number, body, ttlMs: 0, proxies: new Map(), forgotten: [] };
+      const telling = { number, body: ownBody(), ttlMs: 0, proxies: new Map(), forgotten: [] };
       await peers
         .tell(self.instanceId, telling)
         .catch((error) => log.debug({ reason: error.message }, "nobody was told that this control plane ends"));

@@ -817,7 +817,7 @@ export type ControlPlane = Message<"vmcp.admin.v1.ControlPlane"> & {
   heardTime?: Timestamp | undefined;
 
   /**
-   * The newest version on the way to its own proxies. `refused` is left out.
+   * The newest version on the way to its own proxies. `refused` is left out; all of it for the one that answers: see GetRollout.
    *
    * @generated from field: vmcp.admin.v1.GetRolloutResponse rollout = 7;
    */
