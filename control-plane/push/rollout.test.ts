@@ -207,3 +207,34 @@ function shown(plane: TestPlane) {
   const { state, canaries, acknowledged, pending, held } = plane.fleet.rollout();
   return { state, canaries, acknowledged, pending, held };
 }
+
+test("what backends list is no version to try: it goes to all at once", async () => {
+  await using plane = await start();
+  await using fleet = await synced(plane, "abc");
+  plane.fleet.retarget(plane.target(2, { only: "of r1", [catalog]: "listed" }));
+  for (const proxy of [fleet.a, fleet.b, fleet.c]) proxy.ack(await proxy.next());
+  await plane.state("c", ProxyState.SYNCED);
+  assert.equal(plane.fleet.rollout().state, RolloutState.COMPLETE);
+});
+
+test("a halted version stays halted when backends list something else, and those that keep an earlier one get that", async () => {
+  await using plane = await start();
+  await using fleet = await synced(plane, "abc");
+  plane.fleet.retarget(plane.target(2));
+  fleet.a.nack(await fleet.a.next(), refusal);
+  await plane.state("a", ProxyState.NACKED);
+  plane.fleet.retarget(plane.target(2, { only: "of r2", [catalog]: "listed" }));
+  for (const proxy of [fleet.a, fleet.b, fleet.c]) {
+    const given = await proxy.next();
+    const { resources } = given.payload.case === "snapshot" ? given.payload.value : { resources: [] };
+    assert.deepEqual(
+      resources.map(({ name, body }) => `${name}: ${Buffer.from(body?.value ?? []).toString()}`),
+      [`${catalog}: listed`, "only: of r1"],
+    );
+    proxy.ack(given);
+  }
+  assert.equal(plane.fleet.rollout().state, RolloutState.HALTED);
+  assert.match(plane.fleet.rollout().reason, /^a refused r2/);
+});
+
+const catalog = "groups/g/backends/b/catalogs/0123456789ab";

@@ -93,7 +93,24 @@ test("the watcher is asked for what is not kept, once, and nobody else", async (
   );
   a.says({ names: ["one"], digest: "aa", watched: true });
   a.says({ names: ["one"], digest: "cc", watched: true });
-  assert.deepEqual(a.queries, ["one", "one"], "an unchanged one is not sent again, a changed one is");
+  assert.deepEqual(a.queries, ["one"], "an unchanged one is not sent again, and a changed one a second later");
+  await world.pass(2_000);
+  assert.deepEqual(a.queries, ["one", "one"]);
+});
+
+test("what could not be kept is asked for again after 10 s", async () => {
+  await using world = await start({ isFull: true });
+  const a = world.join("a", ["one"]);
+  await world.pass(100);
+  a.says({ names: ["one"], digest: "aa", watched: true });
+  const report = create(CatalogReportSchema, { catalog: "one", listing: Buffer.from("a") });
+  a.member.listed(report);
+  a.member.listed(report);
+  assert.equal(world.taken.length, 1, "an answer counts once");
+  for (let at = 0; at < 4; at++) await world.pass(2_000);
+  assert.deepEqual(a.queries, ["one"]);
+  for (let at = 0; at < 2; at++) await world.pass(2_000);
+  assert.deepEqual(a.queries, ["one", "one"]);
 });
 
 interface Said {
@@ -121,12 +138,12 @@ interface World extends AsyncDisposable {
   pass(ms: number): Promise<void>;
 }
 
-async function start(given: { clock?: ManualClock; leases?: Leases } = {}): Promise<World> {
+async function start(given: { clock?: ManualClock; leases?: Leases; isFull?: boolean } = {}): Promise<World> {
   const { clock = manualClock() } = given;
   const store = await openSqliteStore({ file: ":memory:", nowMs: () => clock.nowMs() });
   const taken: TakenReport[] = [];
   const keeper = {
-    digestOf: (catalog: string) => taken.findLast((one) => one.catalog === catalog)?.digest,
+    digestOf: (catalog: string) => (given.isFull ? undefined : taken.findLast((one) => one.catalog === catalog)?.digest),
     take: async (report: TakenReport) => void taken.push(report),
   };
   const watchers = createWatchers({ keeper, leases: given.leases ?? store.leases, clock, log });

@@ -45,7 +45,11 @@ const restMs = 30_000;
 // When every proxy here was tried, those of other control planes may have it.
 const yieldMs = 10_000;
 
+/** What was asked for is not asked for again for so long: it may be on its way, or was not fit to be kept. */
 const answerMs = 10_000;
+
+// A backend that changes its lists all the time is asked for them, and written down, so often and no more.
+const paceMs = 1_000;
 
 // Hundreds of proxies report at once after a push.
 const gatherMs = 50;
@@ -62,6 +66,14 @@ interface Member {
   edition: number;
 }
 
+interface Question {
+  readonly member: Member;
+  /** Of the listing, in hex. */
+  readonly digest: string;
+  readonly atMs: number;
+  isAnswered: boolean;
+}
+
 interface Watch {
   watcher: Member;
   sinceMs: number;
@@ -73,7 +85,8 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
   const holder = randomUUID();
   const members = new Set<Member>();
   const watches = new Map<string, Watch>();
-  const asked = new Map<string, { readonly member: Member; readonly digest: string; readonly untilMs: number }>();
+  /** By catalog, what was asked for last. */
+  const asked = new Map<string, Question>();
   const yielded = new Map<string, number>();
   /** Backends that are ours to give out. */
   let claimed: ReadonlySet<string> = new Set();
@@ -87,6 +100,7 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
   function round(): void {
     cancelRound = clock.after(roundMs, round);
     claim();
+    for (const member of members) askFor(member);
   }
 
   function known(): Set<string> {
@@ -97,7 +111,9 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
   function claim(): void {
     if (claiming || isOver) return;
     const nowMs = clock.nowMs();
-    const wanted = [...known()].filter((name) => (yielded.get(name) ?? 0) <= nowMs);
+    const names = known();
+    letGo([...claimed].filter((name) => !names.has(name)));
+    const wanted = [...names].filter((name) => (yielded.get(name) ?? 0) <= nowMs);
     if (wanted.length === 0) return;
     claiming = leases
       .claim(wanted.map(leaseOf), { holder, ttlMs: claimMs })
@@ -151,7 +167,12 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
   function yieldTo(name: string): void {
     yielded.set(name, clock.nowMs() + yieldMs);
     watches.get(name)?.unable.clear();
-    leases.disclaim([leaseOf(name)], holder).catch(() => undefined);
+    letGo([name]);
+  }
+
+  function letGo(names: readonly string[]): void {
+    if (names.length > 0) leases.disclaim(names.map(leaseOf), holder).catch(() => undefined); // else they run out
+    for (const name of names) asked.delete(name);
   }
 
   function isUnable({ watcher, sinceMs }: Watch, name: string): boolean {
@@ -193,14 +214,18 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
       const present = keeper.digestOf(catalog);
       const isToSay = present === undefined || watches.get(catalog)?.watcher === member;
       const pending = asked.get(catalog);
-      const isAsked =
-        pending !== undefined && pending.untilMs > nowMs && (pending.digest === digest || pending.member !== member);
-      if (digest === "" || digest === present || !isToSay || isAsked) return false;
-      asked.set(catalog, { member, digest, untilMs: nowMs + answerMs });
+      if (digest === "" || digest === present || !isToSay || (pending && isTooSoon(pending, member, digest))) return false;
+      asked.set(catalog, { member, digest, atMs: nowMs, isAnswered: false });
       return true;
     });
     const catalogs = wanted.map(({ catalog }) => catalog);
     if (catalogs.length > 0) member.send(beside({ case: "catalogQuery", value: { catalogs } }));
+  }
+
+  function isTooSoon(pending: Question, member: Member, digest: string): boolean {
+    const sinceMs = clock.nowMs() - pending.atMs;
+    const isOfOther = pending.member !== member && !pending.isAnswered;
+    return sinceMs < paceMs || (sinceMs < answerMs && (pending.digest === digest || isOfOther));
   }
 
   function reported(member: Member, backends: readonly BackendStatus[]): void {
@@ -224,11 +249,9 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
         reported: (backends) => reported(member, backends),
         listed({ catalog, listing }) {
           const question = asked.get(catalog);
-          if (question?.member !== member) return;
-          asked.delete(catalog);
-          void keeper
-            .take({ catalog, listing, digest: question.digest, proxy: id })
-            .then(() => members.has(member) && askFor(member));
+          if (question?.member !== member || question.isAnswered) return;
+          question.isAnswered = true;
+          void keeper.take({ catalog, listing, digest: question.digest, proxy: id });
         },
         left() {
           members.delete(member);

@@ -161,7 +161,7 @@ export async function createSqlStore(database: Database, options: StoreOptions):
     },
     async disclaim(names, holder) {
       for (const part of batches(names))
-        await query(`UPDATE lease SET until_ms = 0 WHERE holder = ? AND name IN ${placeholders(part.length)}`, [holder, ...part]);
+        await query(`DELETE FROM lease WHERE holder = ? AND name IN ${placeholders(part.length)}`, [holder, ...part]);
     },
   };
 
