@@ -46,11 +46,16 @@ export async function followEveryPlane<Message>(
   follow(named, ended.reject);
   for (const { id, address } of controlPlanes.slice(1).filter(({ live }) => live)) {
     const other = { ...options, server: address };
-    follow(stack.use(connect(other)), (error) => {
+    const leaveOut = (error: unknown) => {
       const reason = explain(error, other);
       const text = reason instanceof Error ? reason.message : String(reason);
       output.note(`${plain(`the proxies of control plane ${id} are not here: ${text}`)}\n`);
-    });
+    };
+    try {
+      follow(stack.use(connect(other)), leaveOut);
+    } catch (error) {
+      leaveOut(error); // it would take certificates to go there, say
+    }
   }
   return await ended.promise;
 }

@@ -68,16 +68,19 @@ export interface ConfigFacts {
   readonly confirmedMs: number | undefined;
   /** The control plane that is followed right now. */
   readonly controlPlane: string | undefined;
+  /** When the certificate ends that control planes know this proxy by; undefined: it has none. */
+  readonly certificateEndsMs: number | undefined;
 }
 
 /** Of `GET /status`: from where, since when, and for how long no control plane has said that it is right. */
 export function configStatus(facts: ConfigFacts | undefined, nowMs = Date.now()): object {
-  const { source = "none", sinceMs, confirmedMs, controlPlane } = facts ?? {};
+  const { source = "none", sinceMs, confirmedMs, controlPlane, certificateEndsMs } = facts ?? {};
   const time = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : new Date(ms).toISOString());
   return {
     source,
     since: time(sinceMs),
     control_plane: controlPlane,
     age_seconds: confirmedMs === undefined ? 0 : Math.max(0, Math.round((nowMs - confirmedMs) / 1000)),
+    certificate_ends: time(certificateEndsMs),
   };
 }

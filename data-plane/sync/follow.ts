@@ -45,6 +45,8 @@ export interface SyncStatus {
   readonly confirmedMs: number | undefined;
   /** The control plane that is followed right now. */
   readonly controlPlane: string | undefined;
+  /** When the certificate ends that control planes know this proxy by; undefined: it has none. */
+  readonly certificateEndsMs: number | undefined;
 }
 
 /** Starts to follow; runs until disposed. */
@@ -128,6 +130,7 @@ export function startSync(options: SyncOptions): Sync {
         sinceMs: known?.sinceMs,
         confirmedMs: isFollowing ? undefined : known?.confirmedMs,
         controlPlane: followed,
+        certificateEndsMs: options.link.endsMs(),
       };
     },
     async [Symbol.asyncDispose]() {

@@ -1,5 +1,6 @@
 // How this proxy reaches its control planes: in plain text on its own machine, else over TLS with a certificate, which is its own
 // (enrolled, on disk) or in files that somebody else renews. Streams are opened with what is current, and moved when that changes.
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isIPv4 } from "node:net";
 import { type ChannelCredentials, credentials } from "@grpc/grpc-js";
@@ -14,6 +15,8 @@ import { tlsOf } from "./secure.ts";
 export interface Link extends AsyncDisposable {
   /** For the next stream; undefined: there is no certificate yet. */
   security(): ChannelCredentials | Tls | undefined;
+  /** When the certificate ends; undefined: there is none. */
+  endsMs(): number | undefined;
   /** Resolves when that is another, or when the signal aborts. */
   changed(signal: AbortSignal): Promise<void>;
   /** A control plane did not take what was shown. */
@@ -49,6 +52,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
 /** To control planes on this machine. */
 export const plainLink: Link = {
   security: () => credentials.createInsecure(),
+  endsMs: () => undefined,
   changed: (signal) => new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true })),
   refused: () => undefined,
   [Symbol.asyncDispose]: async () => undefined,
@@ -75,6 +79,7 @@ async function enrolledLink({ controlPlanes, id, stateDirectory, enrolTokenFile,
       const identity = enrolment.identity();
       return identity && tlsOf(identity);
     },
+    endsMs: () => enrolment.identity()?.notAfterMs,
     changed: feed,
     refused: enrolment.refused,
     [Symbol.asyncDispose]: () => enrolment[Symbol.asyncDispose](),
@@ -95,6 +100,7 @@ function filesLink({ authorityFile, ...files }: NonNullable<LinkOptions["certifi
         }
         return { ...source.current(), authority: last, checkServer: controlPlaneCheck(undefined) };
       },
+      endsMs: () => new X509Certificate(source.current().certificate).validToDate.getTime(),
       changed: createFeed(source.onChange),
       refused: () => undefined,
       [Symbol.asyncDispose]: async () => source[Symbol.dispose](),

@@ -56,6 +56,10 @@ test("proxies enrol, certificates on both sides change under calls, and one that
   assert.ok(countOf(issued, "/edge-2 ") >= 4, issued);
   for (const proxy of [one, two]) assert.equal(countOf(proxy.stderr(), "no stream to the control plane"), 0, proxy.stderr());
 
+  const { config } = (await (await fetch(`${two.address}/status`)).json()) as { config: { certificate_ends: string } };
+  const endsMs = Date.parse(config.certificate_ends) - Date.now();
+  assert.ok(endsMs > 0 && endsMs <= 10_000, config.certificate_ends);
+
   const revoked = await plane.ctl("proxy", "revoke", "edge-1", "--reason", "drill");
   assert.equal(revoked.code, 0, revoked.stderr);
   await eventually("its stream is gone", async () =>
