@@ -32,6 +32,8 @@ export interface BackendScript {
   readonly answers?: "json" | "sse";
   /** Waited before every answer. */
   readonly delayMs?: number;
+  /** Keeps none of the requests, of which there will be very many. */
+  readonly isForgetful?: boolean;
   /** Without sessions, as servers may be. */
   readonly isSessionless?: boolean;
   /** What every request gets instead of an answer: a status, or a body that is no MCP message. */
@@ -142,7 +144,7 @@ export async function startBackend(initial: BackendScript = {}): Promise<Backend
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await text(request);
     const message = request.method === "POST" ? readRpc(body) : undefined;
-    requests.push({ method: request.method ?? "", headers: request.headers, body, message });
+    if (!script.isForgetful) requests.push({ method: request.method ?? "", headers: request.headers, body, message });
     const { fault } = script;
     if (fault) return void response.writeHead(fault.status, { "content-type": "application/json" }).end(fault.body);
     if (message?.method === "initialize") return initialize(message, response);
