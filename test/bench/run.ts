@@ -11,8 +11,10 @@ import { mcpHeaders } from "../support/client.ts";
 import { httpBackend } from "../support/config.ts";
 import { programPath } from "../support/debian.ts";
 import { eventually } from "../support/eventually.ts";
+import { startIssuer } from "../support/issuer.ts";
 import { freePort, startProcess, temporaryDirectory } from "../support/processes.ts";
 import { serve } from "../support/serve.ts";
+import { headersFor, requestText } from "../support/stateless-client.ts";
 import { bound, cpuOf, median, say } from "./measure.ts";
 
 const { values } = parseArgs({
@@ -45,26 +47,30 @@ interface Proxy {
   readonly prefix: string;
 }
 
-async function proxyAt(name: string, origin: string, pid: number, prefix = ""): Promise<Proxy> {
+const params = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "bench", version: "1" } };
+const initialize = JSON.stringify({ jsonrpc: "2.0", id: 0, method: "initialize", params });
+const initialized = '{"jsonrpc":"2.0","method":"notifications/initialized"}';
+
+async function openSession(
+  name: string,
+  pool: Pool,
+  more: Readonly<Record<string, string>> = {},
+): Promise<Record<string, string>> {
+  const opening = { ...mcpHeaders, ...more };
+  const answer = await pool.request({ path: "/mcp", method: "POST", headers: opening, body: initialize });
+  if (answer.statusCode !== 200) throw new Error(`${name}: initialize: ${answer.statusCode} ${await answer.body.text()}`);
+  await answer.body.dump();
+  const id = answer.headers["mcp-session-id"];
+  const session = { ...opening, "mcp-protocol-version": "2025-11-25", ...(typeof id === "string" && { "mcp-session-id": id }) };
+  await (await pool.request({ path: "/mcp", method: "POST", headers: session, body: initialized })).body.dump();
+  return session;
+}
+
+async function proxyAt(name: string, origin: string, pid: number, prefix = "", headers = {}): Promise<Proxy> {
   const pool = new Pool(origin, { connections: atOnce, headersTimeout: 20_000 });
   stack.defer(() => pool.destroy());
-  const params = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "bench", version: "1" } };
-  const initialize = JSON.stringify({ jsonrpc: "2.0", id: 0, method: "initialize", params });
   const sessions = [];
-  for (let i = 0; i < atOnce; i++) {
-    const answer = await pool.request({ path: "/mcp", method: "POST", headers: mcpHeaders, body: initialize });
-    if (answer.statusCode !== 200) throw new Error(`${name}: initialize: ${answer.statusCode} ${await answer.body.text()}`);
-    await answer.body.dump();
-    const id = answer.headers["mcp-session-id"];
-    const session = {
-      ...mcpHeaders,
-      "mcp-protocol-version": "2025-11-25",
-      ...(typeof id === "string" && { "mcp-session-id": id }),
-    };
-    const initialized = '{"jsonrpc":"2.0","method":"notifications/initialized"}';
-    await (await pool.request({ path: "/mcp", method: "POST", headers: session, body: initialized })).body.dump();
-    sessions.push(session);
-  }
+  for (let i = 0; i < atOnce; i++) sessions.push(await openSession(name, pool, headers));
   return { name, pid, pool, sessions, prefix };
 }
 
@@ -74,6 +80,14 @@ interface Workload {
   /** Fewer where a call is heavy. */
   readonly share: number;
   readonly leastBytes: number;
+  /** In place of a session's. */
+  readonly headersFor?: (prefix: string) => Readonly<Record<string, string>>;
+  /** A session of its own every ten calls: it is opened, and ended. */
+  readonly isChurn?: boolean;
+  /** Our server verifies the caller's token, and shows the server behind it one that it exchanged for that. */
+  readonly isGuarded?: boolean;
+  /** Those that can't do it. */
+  readonly without?: readonly string[];
 }
 
 const call = (tool: string, share: number, leastBytes: number): Workload => ({
@@ -85,6 +99,17 @@ const call = (tool: string, share: number, leastBytes: number): Workload => ({
 });
 const workloads: readonly Workload[] = [
   call("small", 1, 60),
+  { ...call("small", 0.5, 60), name: "signed in", isGuarded: true },
+  { ...call("small", 0.5, 60), name: "churn", isChurn: true },
+  {
+    name: "stateless",
+    share: 0.5,
+    leastBytes: 60,
+    bodyFor: (prefix, id) =>
+      requestText("tools/call", { name: `${prefix}small`, arguments: { text: "x".repeat(160) } }, { id: `${id}` }),
+    headersFor: (prefix) => headersFor("tools/call", { name: `${prefix}small` }),
+    without: ["SDK"],
+  },
   call("4k", 1, 4_096),
   call("100k", 0.25, 100 * 1024),
   call("1m", 0.04, 1024 * 1024),
@@ -99,15 +124,30 @@ const workloads: readonly Workload[] = [
 
 let nextId = 0;
 
-async function callMany({ name, pool, sessions, prefix }: Proxy, workload: Workload, many: number): Promise<void> {
+async function callMany(proxy: Proxy, workload: Workload, many: number): Promise<void> {
+  const { name, pool, sessions, prefix } = proxy;
   let left = many;
+
+  async function callOnce(headers: Readonly<Record<string, string>>): Promise<void> {
+    const answer = await pool.request({ path: "/mcp", method: "POST", headers, body: workload.bodyFor(prefix, ++nextId) });
+    const bytes = (await answer.body.arrayBuffer()).byteLength;
+    if (answer.statusCode !== 200 || bytes < workload.leastBytes)
+      throw new Error(`${name}, ${workload.name}: ${answer.statusCode} with ${bytes} bytes`);
+  }
+
+  /** Of ten calls. Not everybody has sessions to end. */
+  async function comeAndGo(): Promise<void> {
+    const headers = await openSession(name, pool);
+    for (let i = 0; i < 10 && left-- > 0; i++) await callOnce(headers);
+    await (await pool.request({ path: "/mcp", method: "DELETE", headers })).body.dump();
+  }
+
   await Promise.all(
-    sessions.map(async (headers) => {
-      while (left-- > 0) {
-        const answer = await pool.request({ path: "/mcp", method: "POST", headers, body: workload.bodyFor(prefix, ++nextId) });
-        const bytes = (await answer.body.arrayBuffer()).byteLength;
-        if (answer.statusCode !== 200 || bytes < workload.leastBytes)
-          throw new Error(`${name}, ${workload.name}: ${answer.statusCode} with ${bytes} bytes`);
+    sessions.map(async (session) => {
+      const headers = workload.headersFor?.(prefix) ?? session;
+      while (left > 0) {
+        if (workload.isChurn) await comeAndGo();
+        else if (left-- > 0) await callOnce(headers);
       }
     }),
   );
@@ -129,12 +169,39 @@ await eventually("the backend is listed", async () => {
   const answer = await ours.pool.request({ path: "/mcp", method: "POST", headers: ours.sessions[0] ?? {}, body });
   return (await answer.body.text()).includes("one_small");
 });
+const guarded = await startGuarded(`${canned.origin}/mcp`);
 const proxies = [
   await proxyAt("nginx", nginx.origin, nginx.pid),
   await proxyAt("bare", bare.origin, bare.pid),
   ours,
   await proxyAt("SDK", sdk.origin, sdk.pid),
 ];
+
+/** Ours where callers sign in, and the server behind it is shown a token of its own. */
+async function startGuarded(url: string): Promise<Proxy> {
+  const secret = "gateway-secret-gateway";
+  const audience = "https://vmcp.example";
+  process.env.VMCP_BENCH_SECRET = secret;
+  const issuer = stack.use(await startIssuer({ clients: [{ id: "gateway", secret }] }));
+  const exchange = {
+    tokenUrl: issuer.tokenUrl,
+    clientId: "gateway",
+    clientSecretEnv: "VMCP_BENCH_SECRET",
+    audience: "https://upstream.example",
+  };
+  const running = stack.use(
+    await serve(
+      {
+        backends: [httpBackend("one", url)],
+        incomingAuth: { type: "oidc", oidc: { issuer: issuer.issuer, audience, insecureAllowHttp: true } },
+        outgoingAuth: { source: "inline", default: { type: "token_exchange", tokenExchange: exchange } },
+      },
+      ["--sessions-per-caller", "64"],
+    ),
+  );
+  const token = await issuer.token({ sub: "ada", audience, expiresInSeconds: 3_600 });
+  return proxyAt("vmcp", running.address, running.pid, "one_", { authorization: `Bearer ${token}` });
+}
 
 /** A real nginx with one worker in front of a server, and a file that it serves by itself at `/list`. */
 async function startNginx(upstream: string, file: string): Promise<{ origin: string; pid: number }> {
@@ -172,10 +239,12 @@ async function measure(): Promise<Table> {
   const table: Table = {};
   for (const workload of workloads) {
     const many = Math.ceil(calls * workload.share);
-    for (const proxy of proxies) await callMany(proxy, workload, many); // warm
-    const seen = new Map<string, number[]>(proxies.map(({ name }) => [name, []]));
+    const able = proxies.filter(({ name }) => !workload.without?.includes(name));
+    const taking = able.map((proxy) => (workload.isGuarded && proxy === ours ? guarded : proxy));
+    for (const proxy of taking) await callMany(proxy, workload, many); // warm
+    const seen = new Map<string, number[]>(taking.map(({ name }) => [name, []]));
     for (let round = 0; round < rounds; round++)
-      for (const proxy of proxies) {
+      for (const proxy of taking) {
         const before = await cpuOf(proxy.pid);
         await callMany(proxy, workload, many);
         seen.get(proxy.name)?.push(((await cpuOf(proxy.pid)) - before) / many);
@@ -208,9 +277,11 @@ const columns = proxies.map(({ name }) => name);
 
 function report(name: string, row: Record<string, number>): void {
   const [reference, , own] = columns.map((column) => row[column] ?? Number.NaN) as [number, number, number];
-  const cells = columns.map((column) => `${row[column]}`.padStart(10));
+  const cells = columns.map((column) => `${row[column] ?? "-"}`.padStart(10));
   const ratios = [own / reference, own / (row.bare ?? Number.NaN), (row.SDK ?? Number.NaN) / own];
-  say(`${name.padEnd(12)}${cells.join("")}   ${ratios.map((ratio) => ratio.toFixed(2).padStart(6)).join("")}`);
+  say(
+    `${name.padEnd(12)}${cells.join("")}   ${ratios.map((ratio) => (Number.isNaN(ratio) ? "-" : ratio.toFixed(2)).padStart(6)).join("")}`,
+  );
 }
 
 say(`${"µs a call".padEnd(12)}${columns.map((column) => column.padStart(10)).join("")}   vmcp/nginx, vmcp/bare, SDK/vmcp`);
