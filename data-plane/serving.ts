@@ -233,14 +233,14 @@ export async function startServing(
       allowedOrigins: options.allowedOrigins ?? [],
     },
   });
-  const server = openServer(app.callback());
+  const server = openServer(app);
   limitConnections(server, {
     max: options.connectionsMax ?? connectionsMaxDefault,
     perAddressMax: options.connectionsPerAddress,
     log,
   });
   connections.bind(server);
-  const ownServer = options.own && openServer(app.callback());
+  const ownServer = options.own && openServer(app);
   const address = ownServer ? await listen(ownServer, options.own as Place, true) : await listen(server, options);
   self.address = (ownServer ? ownAddress(options.own?.advertise, address) : options.advertise) ?? address;
   if (isWildcard(options.host) && options.advertise === undefined && store.isShared)

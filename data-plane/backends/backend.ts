@@ -256,14 +256,8 @@ export function createBackend(options: BackendOptions): Backend {
 
   /** Makes the call, and again where the rules of `retryOf` allow it. */
   function attempt(session: Session, message: Message, call: NotedCall, { limit, slot }: Held): Promise<Message> {
-    return withLimit(limit, async (signal) => {
-      slot.hold(); // also while nobody waits for it any more
-      try {
-        return await attemptUntil(signal);
-      } finally {
-        slot.leave();
-      }
-    });
+    slot.hold(); // also while nobody waits for it any more
+    return withLimit(limit, attemptUntil, slot.leave);
 
     async function attemptUntil(signal: CallSignal): Promise<Message> {
       budget.called(performance.now());
@@ -293,22 +287,15 @@ export function createBackend(options: BackendOptions): Backend {
     }
   }
 
-  /** Through the breaker: what became of a call says how the backend is; while it is well, only failures are news. */
-  async function callAndSee(session: Session, message: Message, options: CallOptions, slot: Slot): Promise<Message> {
-    const { limit, timeoutMs } = options;
-    const startedMs = performance.now();
-    try {
-      // A backend that asks its client something is well, however long the client takes.
-      const answer = await breaker.run(timeoutMs, (isWell) => attempt(session, message, noted(options, isWell), { limit, slot }));
-      const tookMs = performance.now() - startedMs;
-      meter.note("success", tookMs);
-      if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs });
-      return answer;
-    } catch (error) {
-      meter.note(error instanceof BackendError ? error.code : "aborted", performance.now() - startedMs);
-      if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
-      throw error;
-    }
+  // What became of a call says how the backend is; while it is well, only failures are news.
+  function succeeded(tookMs: number): void {
+    meter.note("success", tookMs);
+    if (lastState !== "healthy") catalogs.see({ kind: "success", tookMs });
+  }
+
+  function failed(error: unknown, tookMs: number): void {
+    meter.note(error instanceof BackendError ? error.code : "aborted", tookMs);
+    if (outcomeOf(error) === "failure") catalogs.see({ kind: "failure", reason: reasonOf(error) });
   }
 
   function tell(state: HealthState, reason: string | undefined): void {
@@ -359,15 +346,26 @@ export function createBackend(options: BackendOptions): Backend {
     rest: catalogs.rest,
     join: catalogs.join,
     async call(session, message, options) {
+      if (isRetired) throw backendGone();
       const slot = bulkhead.enter();
-      const { limit, isIncidental, isLastResort } = options;
+      const { limit, timeoutMs, isIncidental, isLastResort } = options;
+      const held = { limit, slot };
+      const startedMs = performance.now();
+      const isSeen = !isIncidental && !isLastResort;
+      limit.arm(timeoutMs);
       try {
-        if (isRetired) throw backendGone();
-        limit.arm(options.timeoutMs);
-        if (!isIncidental && !isLastResort) return await callAndSee(session, message, options, slot);
-        const refusal = isLastResort ? undefined : breaker.refusal();
-        if (refusal) throw refusal;
-        return await attempt(session, message, noted(options), { limit, slot });
+        if (!isSeen) {
+          const refusal = isLastResort ? undefined : breaker.refusal();
+          if (refusal) throw refusal;
+          return await attempt(session, message, noted(options), held);
+        }
+        // A backend that asks its client something is well, however long the client takes.
+        const answer = await breaker.run(timeoutMs, (isWell) => attempt(session, message, noted(options, isWell), held));
+        succeeded(performance.now() - startedMs);
+        return answer;
+      } catch (error) {
+        if (isSeen) failed(error, performance.now() - startedMs);
+        throw error;
       } finally {
         limit.disarm();
         slot.leave();

@@ -40,7 +40,7 @@ export interface HttpEndpointOptions {
 /** Prepares connections; nothing is opened before the first leg. */
 export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
   const { sessionVerdictMs = sessionVerdictMsDefault } = options;
-  const target = createHttpTarget(options);
+  const target = { ...createHttpTarget(options), onSessionGone: forget };
   const isClosed = new AbortController();
   let known: Verdict | undefined;
   let knownUntilMs = 0;
@@ -107,14 +107,6 @@ export function createHttpEndpoint(options: HttpEndpointOptions): HttpEndpoint {
     return legWith(leg, {
       get closedBy() {
         return leg.closedBy ?? (born === turns ? undefined : "the server speaks another revision now");
-      },
-      async request(message, options) {
-        try {
-          return await leg.request(message, options);
-        } catch (error) {
-          if (error instanceof BackendError && error.code === "session_gone") forget();
-          throw error;
-        }
       },
     });
   }

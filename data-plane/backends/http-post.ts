@@ -1,5 +1,7 @@
 // One POST to a server and the one answer that comes of it, JSON or event stream, on undici's dispatch: the cheapest client
 // Node has.
+import type { IncomingHttpHeaders } from "node:http";
+import type { Dispatcher } from "undici";
 import type { Message } from "../mcp/json-rpc.ts";
 import { BackendError, reasonOf } from "./errors.ts";
 import { createExchange, type Exchange } from "./http-exchange.ts";
@@ -28,76 +30,108 @@ export interface Post {
 const lingerMs = 1_000;
 
 /** Resolves with the answer, or with nothing when none is awaited; rejects with BackendError or the signal's reason. */
-export function post(pool: HttpPool, { path, headers, body, awaited, signal, ...options }: Post): Promise<Message | undefined> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    const exchange = createExchange({ awaited, onMessage: options.onMessage, hasSession: options.hasSession });
-    let isSent = false;
-    let isOver = false; // the answer is known, whatever becomes of the rest
-    let abort: (() => void) | undefined;
-    let linger: NodeJS.Timeout | undefined;
-    const settle = (): void => {
-      if (abort) signal.removeEventListener("abort", abort);
-      abort = undefined;
-      clearTimeout(linger);
-    };
-    const canResume = () => !isOver && options.resume !== undefined && exchange.resumption() !== undefined;
+export function post(pool: HttpPool, sent: Post): Promise<Message | undefined> {
+  const { promise, resolve, reject } = Promise.withResolvers<Message | undefined>();
+  const { signal, path, headers, body } = sent;
+  if (signal.aborted) reject(signal.reason);
+  else pool.dispatch({ path, method: "POST", headers, body }, new Posting(sent, pool.isPlain, resolve, reject));
+  return promise;
+}
 
-    pool.dispatch(
-      { path, method: "POST", headers, body },
-      {
-        onRequestStart(controller) {
-          abort = () => {
-            controller.abort(signal.reason as Error);
-            reject(signal.reason);
-          };
-          if (signal.aborted) abort();
-          else signal.addEventListener("abort", abort, { once: true });
-        },
-        onBodySent() {
-          isSent = true;
-        },
-        onResponseStart(_controller, status, responseHeaders) {
-          isSent = true;
-          options.onStart?.(status, responseHeaders);
-          exchange.start(status, String(responseHeaders["content-type"] ?? ""));
-        },
-        onResponseData(controller, chunk) {
-          const outcome = exchange.data(chunk);
-          const pressure = exchange.pressure();
-          if (pressure !== undefined) {
-            controller.pause();
-            void pressure.then(() => controller.resume());
-          }
-          if (!outcome || linger) return;
-          isOver = true;
-          settle();
-          // The answer ends the stream; a server that keeps it open all the same does not keep our connection.
-          linger = setTimeout(() => controller.abort(new Error("the stream outlived its answer")), lingerMs);
-          if (outcome instanceof Error) {
-            reject(outcome);
-            controller.abort(outcome);
-          } else resolve(outcome);
-        },
-        onResponseEnd() {
-          settle();
-          if (canResume()) return resolve(options.resume?.(exchange));
-          const outcome = exchange.end();
-          if (outcome instanceof Error) reject(outcome);
-          else resolve(outcome);
-        },
-        onResponseError(_controller, error) {
-          settle();
-          if (signal.aborted) reject(signal.reason);
-          else if (canResume()) resolve(options.resume?.(exchange));
-          else {
-            const hasLeft = isSent && !(pool.isPlain && isWriteRefused(error));
-            reject(new BackendError("unavailable", hasLeft ? "unknown" : "not_executed", reasonOf(error), error));
-          }
-        },
-      },
-    );
-  });
+/** What undici tells of one POST; a class, as in `http-exchange.ts`. */
+class Posting implements Dispatcher.DispatchHandler {
+  readonly #sent: Post;
+  readonly #isPlain: boolean;
+  readonly #resolve: (answer: Message | undefined | Promise<Message>) => void;
+  readonly #reject: (reason: unknown) => void;
+  readonly #exchange: Exchange;
+  #isSent = false;
+  #isOver = false; // the answer is known, whatever becomes of the rest
+  #abort: (() => void) | undefined;
+  #linger: NodeJS.Timeout | undefined;
+
+  constructor(
+    sent: Post,
+    isPlain: boolean,
+    resolve: (answer: Message | undefined | Promise<Message>) => void,
+    reject: (reason: unknown) => void,
+  ) {
+    this.#sent = sent;
+    this.#isPlain = isPlain;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#exchange = createExchange(sent);
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    const { signal } = this.#sent;
+    const abort = (): void => {
+      controller.abort(signal.reason as Error);
+      this.#reject(signal.reason);
+    };
+    if (signal.aborted) return abort();
+    this.#abort = abort;
+    signal.addEventListener("abort", abort, { once: true });
+  }
+
+  onBodySent(): void {
+    this.#isSent = true;
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    this.#isSent = true;
+    this.#sent.onStart?.(status, headers);
+    this.#exchange.start(status, String(headers["content-type"] ?? ""));
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    const outcome = this.#exchange.data(chunk);
+    const pressure = this.#exchange.pressure();
+    if (pressure !== undefined) {
+      controller.pause();
+      void pressure.then(() => controller.resume());
+    }
+    if (!outcome || this.#isOver) return;
+    this.#isOver = true;
+    this.#settle();
+    // The answer ends the stream; a server that keeps it open all the same does not keep our connection.
+    this.#linger = setTimeout(() => controller.abort(new Error("the stream outlived its answer")), lingerMs);
+    if (outcome instanceof Error) {
+      this.#reject(outcome);
+      controller.abort(outcome);
+    } else this.#resolve(outcome);
+  }
+
+  onResponseEnd(): void {
+    this.#settle();
+    if (this.#isOver) return;
+    const resumed = this.#resumed();
+    if (resumed !== undefined) return this.#resolve(resumed);
+    const outcome = this.#exchange.end();
+    if (outcome instanceof Error) this.#reject(outcome);
+    else this.#resolve(outcome);
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#settle();
+    if (this.#isOver) return;
+    const { signal } = this.#sent;
+    if (signal.aborted) return this.#reject(signal.reason);
+    const resumed = this.#resumed();
+    if (resumed !== undefined) return this.#resolve(resumed);
+    const hasLeft = this.#isSent && !(this.#isPlain && isWriteRefused(error));
+    this.#reject(new BackendError("unavailable", hasLeft ? "unknown" : "not_executed", reasonOf(error), error));
+  }
+
+  #resumed(): Promise<Message> | undefined {
+    return this.#exchange.resumption() && this.#sent.resume?.(this.#exchange);
+  }
+
+  #settle(): void {
+    if (this.#abort) this.#sent.signal.removeEventListener("abort", this.#abort);
+    this.#abort = undefined;
+    clearTimeout(this.#linger);
+  }
 }
 
 /**

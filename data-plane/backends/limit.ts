@@ -108,16 +108,23 @@ export function abortSignalOf(signal: CallSignal): AbortSignal {
   return controller.signal;
 }
 
-/** Runs work until the limit's signal fires; then it is not waited for any longer. Disarms the limit at the end. */
-export function withLimit<T>(limit: Limit, work: (signal: CallSignal) => Promise<T>): Promise<T> {
+/**
+ * Runs work until the limit's signal fires; then it is not waited for any longer. Disarms the limit at the end of the work, and calls
+ * `onEnd`.
+ */
+export function withLimit<T>(limit: Limit, work: (signal: CallSignal) => Promise<T>, onEnd?: () => void): Promise<T> {
   return new Promise((resolve, reject) => {
     const { signal } = limit;
-    if (signal.aborted) return reject(signal.reason);
     const abort = (): void => reject(signal.reason);
     const over = (): void => {
       limit.disarm();
       signal.removeEventListener("abort", abort);
+      onEnd?.();
     };
+    if (signal.aborted) {
+      over();
+      return abort();
+    }
     signal.addEventListener("abort", abort, { once: true });
     work(signal).then(
       (value) => {

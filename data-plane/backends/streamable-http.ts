@@ -35,7 +35,7 @@ const answersMax = 8;
 
 /** Opens a session, or goes on with one that another replica opened; throws BackendError. */
 export async function openSessionLeg(
-  target: HttpTarget,
+  target: HttpTarget & { readonly onSessionGone: () => void },
   client: ClientFacts,
   opening: AbortSignal,
   resumed?: Resumable,
@@ -205,7 +205,10 @@ export async function openSessionLeg(
       try {
         return (await post(message.json, message, requestOptions)) as Message;
       } catch (error) {
-        if (error instanceof BackendError && error.code === "session_gone") closedBy = error.message;
+        if (error instanceof BackendError && error.code === "session_gone") {
+          closedBy = error.message;
+          target.onSessionGone();
+        }
         // A closed connection is no cancellation in this era (MCP 2025-11-25, transports): it has to be said.
         if (requestOptions.signal.aborted) notify(cancelled(message), AbortSignal.timeout(closeMs)).catch(() => undefined);
         throw error;

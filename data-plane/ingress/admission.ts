@@ -39,11 +39,13 @@ function admitted(arrival: Arrival, verdict: Verdict): Caller | undefined {
 }
 
 /** Whether the caller may do all that is asked; refuses the request when not. */
-export function mayCall(arrival: Arrival, caller: Caller, messages: readonly ReadMessage[]): boolean {
-  const { auth } = arrival.server;
-  const tools = messages.filter(({ message }) => message.method === "tools/call").map(({ params }) => params.name);
-  const needed = new Set(tools.flatMap((tool) => (typeof tool === "string" ? auth.scopesFor(tool) : [])));
-  return hasScopes(arrival, caller, [...needed]);
+export function mayCall(arrival: Arrival, caller: Caller, read: ReadMessage | readonly ReadMessage[]): boolean {
+  if ("message" in read) return hasScopes(arrival, caller, scopesOf(arrival, read));
+  return hasScopes(arrival, caller, [...new Set(read.flatMap((one) => scopesOf(arrival, one)))]);
+}
+
+function scopesOf({ server }: Arrival, { message, params }: ReadMessage): readonly string[] {
+  return message.method === "tools/call" && typeof params.name === "string" ? server.auth.scopesFor(params.name) : [];
 }
 
 function hasScopes(arrival: Arrival, caller: Caller, needed: readonly string[]): boolean {

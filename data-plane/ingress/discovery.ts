@@ -50,7 +50,8 @@ function metadataUrlOf(endpoint: string): string {
   return origin + wellKnown + pathname;
 }
 
-function pathOf({ url = "/" }: IncomingMessage): string {
+/** Without the query. */
+export function pathOf({ url = "/" }: IncomingMessage): string {
   const query = url.indexOf("?");
   return query < 0 ? url : url.slice(0, query);
 }

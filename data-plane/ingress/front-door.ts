@@ -1,9 +1,8 @@
 // What is wrong with a request as HTTP, before anything looks at what it wants. Node's parser refuses what can't be read; here is
 // refused what it lets through and two readers may take for two things (RFC 9110, RFC 9112). Rules are read from the raw
 // headers, in one pass, since Node joins or drops some of those that came twice.
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Context, Middleware } from "koa";
 import { type OriginRules, refusalOf } from "./origin.ts";
 import { refuse } from "./refuse.ts";
 
@@ -123,24 +122,24 @@ function codingRefusal(value: string, request: IncomingMessage): Refused | undef
 }
 
 /**
- * Lets in what is HTTP, and from whom Host and Origin let it; closes the connection after anything else. What followed on that
- * connection is not looked at: where one request was not what it seemed, nobody knows whose the next is.
+ * Whether a request is let in: those that are HTTP, and from whom Host and Origin let them. The connection is closed after anything
+ * else. What followed on that connection is not looked at: where one request was not what it seemed, nobody knows whose the next is.
  */
-export function frontDoor(rulesOf: (ctx: Context) => OriginRules): Middleware {
+export function createFrontDoor(
+  rulesOf: (request: IncomingMessage) => OriginRules,
+): (request: IncomingMessage, response: ServerResponse) => boolean {
   const closing = new WeakSet<Socket>();
-  return (ctx, next) => {
-    const { req: request, res: response } = ctx;
-    const isLate = closing.has(request.socket);
-    const refused = isLate ? undefined : (httpRefusal(request) ?? originRefusal(request, rulesOf(ctx)));
-    if (!isLate && !refused) {
-      // Asked for only now, so that nobody sends the body of a request that is refused.
-      if (request.headers.expect !== undefined && request.httpVersionMinor === 1) response.writeContinue();
-      return next();
+  return (request, response) => {
+    if (closing.has(request.socket)) return false;
+    const refused = httpRefusal(request) ?? originRefusal(request, rulesOf(request));
+    if (refused) {
+      closing.add(request.socket);
+      refuse(response, refused.status, refused.message, { headers: { ...refused.headers, connection: "close" } });
+      return false;
     }
-    ctx.respond = false;
-    closing.add(request.socket);
-    if (refused) refuse(response, refused.status, refused.message, { headers: { ...refused.headers, connection: "close" } });
-    return undefined;
+    // Asked for only now, so that nobody sends the body of a request that is refused.
+    if (request.headers.expect !== undefined && request.httpVersionMinor === 1) response.writeContinue();
+    return true;
   };
 }
 

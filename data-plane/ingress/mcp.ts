@@ -39,21 +39,21 @@ interface Exchange extends McpOptions {
   readonly response: ServerResponse;
 }
 
-/** Serves one HTTP request; never rejects. */
+/** Serves one HTTP request. What it rejects with is our own fault. */
 export async function serveMcp(
   server: VirtualServer,
   request: IncomingMessage,
   response: ServerResponse,
   options: McpOptions,
 ): Promise<void> {
-  const admitting = admit({ ...options, server, request, response });
+  const admitting = admit({ publicUrl: options.publicUrl, server, request, response });
   const caller = admitting instanceof Promise ? await admitting : admitting;
   if (!caller) return;
   const exchange = { ...options, server, caller, request, response };
-  if (request.method === "POST") return post(exchange);
-  if (request.method === "GET") return get(exchange);
-  if (request.method === "DELETE") return remove(exchange);
-  refuse(response, 405, "only POST, GET and DELETE", { headers: { allow: "POST, GET, DELETE" } });
+  if (request.method === "POST") await post(exchange);
+  else if (request.method === "GET") await get(exchange);
+  else if (request.method === "DELETE") await remove(exchange);
+  else refuse(response, 405, "only POST, GET and DELETE", { headers: { allow: "POST, GET, DELETE" } });
 }
 
 async function post(exchange: Exchange): Promise<void> {
@@ -74,7 +74,7 @@ async function post(exchange: Exchange): Promise<void> {
     const { status, message, ...error } = kind.refusal;
     return refuse(response, status, message, { ...error, id: Array.isArray(read) ? undefined : read.message.id });
   }
-  if (!mayCall(exchange, exchange.caller, Array.isArray(read) ? read : [read])) return;
+  if (!mayCall(exchange, exchange.caller, read)) return;
   if (kind.era === "stateless-notification") return void response.writeHead(202).end(); // none of them means anything
   const requests = Array.isArray(read) ? read.filter(isRequest).length : Number(isRequest(read));
   if (requests === 0) return take(exchange, read, kind, body);
@@ -92,21 +92,26 @@ async function post(exchange: Exchange): Promise<void> {
 }
 
 /** Takes what was read and let in. */
-async function take(
+function take(
   exchange: Exchange,
   read: ReadMessage | ReadMessage[],
   kind: Exclude<Classified, { era: "refused" | "stateless-notification" }>,
   body: Buffer,
-): Promise<void> {
-  const { request, response, owners } = exchange;
+): Promise<void> | void {
+  const { request } = exchange;
   if (kind.era === "stateless") {
     const stateless = { ...exchange, prefersStream: prefersStream(request), silentMs };
     return serveStateless(stateless, read as ReadMessage, kind.envelope, body);
   }
   if (!Array.isArray(read) && read.message.method === "initialize" && read.message.id !== undefined)
     return initialize(exchange, read);
-  const session = await findSession(exchange);
-  if (!session) return;
+  const finding = findSession(exchange);
+  if (finding instanceof Promise) return finding.then((session) => session && takeIn(session, exchange, read, body));
+  return finding && takeIn(finding, exchange, read, body);
+}
+
+function takeIn(session: Session, exchange: Exchange, read: ReadMessage | ReadMessage[], body: Buffer): Promise<void> | void {
+  const { request, response, owners } = exchange;
   if (Array.isArray(read)) return postBatch(exchange, session, read);
   if (isRequest(read)) {
     const answer = createAnswer(response, {
@@ -114,7 +119,7 @@ async function take(
       prefersStream: prefersStream(request),
       silentMs,
     });
-    return answerRequest({ ...exchange, session, headers: request.headers }, read, answer);
+    return answerRequest(placeOf(exchange, session), read, answer);
   }
   const takeHere = (): void => {
     const refusal = takeMessage(placeOf(exchange, session), read);
@@ -124,7 +129,7 @@ async function take(
   // Who asked goes on with the call when it is answered; when that replica is gone, its backend may still wait.
   const asker = read.message.method === undefined ? exchange.relay.askedBy(session, read.message) : undefined;
   if (asker === undefined || owners.isForwarded(request)) return takeHere();
-  await owners.forward(asker, request, response, body, { onLost: takeHere });
+  return owners.forward(asker, request, response, body, { onLost: takeHere });
 }
 
 async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> {
@@ -139,8 +144,8 @@ async function initialize(exchange: Exchange, read: ReadMessage): Promise<void> 
   }
 }
 
-function placeOf(exchange: Exchange, session: Session): Place {
-  return { ...exchange, session, headers: exchange.request.headers, tellCancelled: exchange.sessions.tellCancelled };
+function placeOf({ server, caller, request, relay, tokens, tap, log, sessions }: Exchange, session: Session): Place {
+  return { server, session, caller, headers: request.headers, relay, tokens, tap, log, tellCancelled: sessions.tellCancelled };
 }
 
 /** What names of streams begin with here. */
@@ -207,24 +212,29 @@ async function remove(exchange: Exchange): Promise<void> {
   response.writeHead(204).end();
 }
 
-/** The session of a request; without one the request is refused here. */
-async function findSession({ server, caller, request, response, sessions }: Exchange): Promise<Session | undefined> {
+/** The session of a request, at once when it is known; without one the request is refused here. Never throws. */
+function findSession(exchange: Exchange): Session | undefined | Promise<Session | undefined> {
+  const { server, caller, request, response, sessions } = exchange;
   const version = request.headers["mcp-protocol-version"];
   if (version !== undefined && !isSessionVersion(version))
     return void refuse(response, 400, `MCP-Protocol-Version ${JSON.stringify(version)} is not supported`);
   const id = request.headers["mcp-session-id"];
   if (typeof id !== "string" || id === "") return void refuse(response, 400, "Mcp-Session-Id is missing; initialize first");
-  try {
-    const found = sessions.find(id, { virtualServer: server.name, identity: caller.identity, caller });
-    const session = found instanceof Promise ? await found : found;
-    const joining = session && server.join(session);
-    if (joining !== undefined) await joining;
-    // Somebody else's session answers like an unknown one.
-    return session ?? void refuse(response, 404, "no such session; initialize a new one");
-  } catch (error) {
-    if (!(error instanceof StoreUnavailableError)) throw error;
-    return void refuseUnavailable(response);
-  }
+  const found = sessions.find(id, { virtualServer: server.name, identity: caller.identity, caller });
+  if (!(found instanceof Promise)) return joined(exchange, found);
+  return found.then(
+    (session) => joined(exchange, session),
+    (error) => {
+      if (!(error instanceof StoreUnavailableError)) throw error;
+      return void refuseUnavailable(response);
+    },
+  );
+}
+
+function joined({ server, response }: Exchange, session: Session | undefined): Session | undefined | Promise<Session> {
+  // Somebody else's session answers like an unknown one.
+  if (!session) return void refuse(response, 404, "no such session; initialize a new one");
+  return server.join(session)?.then(() => session) ?? session;
 }
 
 /** Neither valid nor unknown: a client that was told 404 would open another session, and all of them at once. */

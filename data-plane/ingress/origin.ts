@@ -38,8 +38,19 @@ function isAllowedOrigin(origin: string, { allowedOrigins }: OriginRules): boole
 // RFC 9110 section 7.2, without what URL.parse would mend: tabs, backslashes, an empty user, escapes, a trailing slash.
 const schemeAndHost = /^https?:\/\/(?:[\w.-]+|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
 
-/** Host name of a URL that is nothing but scheme, host and port. */
+const parsed = new Map<string, string | undefined>();
+const parsedMax = 1_000;
+
+/** Host name of a URL that is nothing but scheme, host and port. Clients say the same again and again, so it is remembered. */
 function hostName(text: string): string | undefined {
+  if (parsed.has(text)) return parsed.get(text);
+  if (parsed.size >= parsedMax) parsed.clear();
+  const name = parse(text);
+  parsed.set(text, name);
+  return name;
+}
+
+function parse(text: string): string | undefined {
   const url = schemeAndHost.test(text) ? URL.parse(text) : null;
   const isBare = url !== null && url.href === `${url.protocol}//${url.host}/`;
   return isBare ? url.hostname : undefined;

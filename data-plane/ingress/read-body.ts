@@ -15,9 +15,8 @@ export function readBody(request: IncomingMessage, bytesMax: number): Promise<Bu
       } else chunks.push(chunk);
     };
     request.on("data", take);
-    request.once("end", () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
-    request.once("error", reject);
-    // After a whole body it comes too, and an error costs its stack.
-    request.once("close", () => request.complete || reject(new Error("the client went away")));
+    request.on("end", () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
+    // Says so of a client that went away, too. After a whole body it comes as well, and an error costs its stack.
+    request.on("close", () => request.complete || reject(new Error("the client went away")));
   });
 }

@@ -26,16 +26,19 @@ export async function forward(
   try {
     if (!backend) throw backendGone();
     const message = edited(call.message, edits);
+    const timeoutMs = call.server.timeoutMs(route.backend);
     const options = {
-      timeoutMs: call.server.timeoutMs(route.backend),
+      timeoutMs,
       limit: call.limit,
       caller: call.caller,
       clientHeaders: call.headers,
       isIncidental: call.isIncidental ?? false,
-      ...headers,
+      headers: headers.headers,
+      freshHeaders: headers.freshHeaders,
+      onMessage: call.stateless ? undefined : hearing(call, backend, timeoutMs),
     };
     if (call.stateless) return await forwardStateless(call, call.stateless, { backend, message, options });
-    return await backend.call(call.session, message, { ...options, onMessage: hearing(call, backend, options.timeoutMs) });
+    return await backend.call(call.session, message, options);
   } catch (error) {
     const signIn = signInOf(error);
     if (signIn) return askToSignIn(call, route.backend, signIn);
@@ -50,7 +53,16 @@ export async function forward(
 
 /** Passes on what the backend says during the call. While a person is asked the deadline is a person's, within reason. */
 function hearing(call: Call, backend: Backend, timeoutMs: number): Hear {
-  const endMs = performance.now() + callMsMax;
+  const startedMs = performance.now();
+  let hear: Hear | undefined; // most say nothing
+  return (said) => {
+    hear ??= passingOn(call, backend, { timeoutMs, startedMs });
+    return hear(said);
+  };
+}
+
+function passingOn(call: Call, backend: Backend, { timeoutMs, startedMs }: Record<"timeoutMs" | "startedMs", number>): Hear {
+  const endMs = startedMs + callMsMax;
   const arm = (ms: number, reason?: Error): void => call.limit.arm(Math.min(ms, Math.max(0, endMs - performance.now())), reason);
   let asked = 0;
   let open = 0;

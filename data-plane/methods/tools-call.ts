@@ -27,7 +27,8 @@ export const callTool: Method = async (call) => {
   const response = route.needsTask
     ? await callAsTask(call, route)
     : await forward(call, route, plainEdits(call, name, route), mayBeStateless ? headersFor(call, route) : {});
-  await noteUris(call.session, route.backend, response);
+  const noting = noteUris(call.session, route.backend, response);
+  if (noting !== undefined) await noting;
   if (call.stateless) return withOwnTaskId(call, route, response);
   return route.isWrapped || mayBeStateless ? asObject(response, route) : response.json;
 };
