@@ -1,9 +1,34 @@
-// A stream from each control plane of the store: what only a proxy knows comes through the one that it is connected to.
+// Each control plane of the store: what only a proxy knows comes through the one that it is connected to.
 import type { ClientReadableStream } from "@grpc/grpc-js";
+import type { ControlPlane } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";
 import { ExitError, exitCodes } from "../exit-codes.ts";
 import { type Connection, connect, explain, type GlobalOptions } from "./connection.ts";
 import type { Output } from "./output.ts";
 import { plain } from "./table.ts";
+
+/** What each says; one that can't be asked is said on standard error, unless it is the one that was named. */
+export async function askEveryPlane<Answer>(
+  options: GlobalOptions,
+  output: Output,
+  ask: (connection: Connection) => Promise<Answer>,
+): Promise<Answer[]> {
+  using named = connect(options);
+  const first = await ask(named);
+  const others = await othersOf(named);
+  const answers = await Promise.all(
+    others.map(async ({ id, address }) => {
+      const other = { ...options, server: address };
+      try {
+        using connection = connect(other);
+        return [await ask(connection)];
+      } catch (error) {
+        output.note(missingText(id, error, other));
+        return [];
+      }
+    }),
+  );
+  return [first, ...answers.flat()];
+}
 
 export interface EveryPlane<Message> {
   readonly open: (admin: Connection["admin"]) => ClientReadableStream<Message>;
@@ -23,7 +48,7 @@ export async function followEveryPlane<Message>(
 ): Promise<number> {
   await using stack = new AsyncDisposableStack();
   const named = stack.use(connect(options));
-  const { controlPlanes } = await named.admin.listProxies({}, named.deadline());
+  const others = await othersOf(named);
   const ended = Promise.withResolvers<number>();
   const interrupt = () => ended.resolve(exitCodes.interrupted);
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -44,13 +69,9 @@ export async function followEveryPlane<Message>(
   }
 
   follow(named, ended.reject);
-  for (const { id, address } of controlPlanes.slice(1).filter(({ live }) => live)) {
+  for (const { id, address } of others) {
     const other = { ...options, server: address };
-    const leaveOut = (error: unknown) => {
-      const reason = explain(error, other);
-      const text = reason instanceof Error ? reason.message : String(reason);
-      output.note(`${plain(`the proxies of control plane ${id} are not here: ${text}`)}\n`);
-    };
+    const leaveOut = (error: unknown) => output.note(missingText(id, error, other));
     try {
       follow(stack.use(connect(other)), leaveOut);
     } catch (error) {
@@ -58,4 +79,16 @@ export async function followEveryPlane<Message>(
     }
   }
   return await ended.promise;
+}
+
+/** Those that are there, besides the one that is asked. */
+async function othersOf({ admin, deadline }: Connection): Promise<ControlPlane[]> {
+  const { controlPlanes } = await admin.listProxies({}, deadline());
+  return controlPlanes.slice(1).filter(({ live }) => live);
+}
+
+function missingText(id: string, error: unknown, options: GlobalOptions): string {
+  const reason = explain(error, options);
+  const text = reason instanceof Error ? reason.message : String(reason);
+  return `${plain(`the proxies of control plane ${id} are not here: ${text}`)}\n`;
 }

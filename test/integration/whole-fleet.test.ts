@@ -56,6 +56,16 @@ test("each control plane shows the proxies of both, and which of them has each",
   }
 });
 
+test("sessions are listed of the proxies of both", { skip }, async () => {
+  const opened = await Promise.all(["edge-1", "edge-2"].map((id) => openClient(`${proxies[id]?.address}/team/mcp`)));
+  for (const at of ["cp-a", "cp-b"]) {
+    const { code, stdout, stderr } = await ctl(at, "session", "list");
+    assert.deepEqual([code, stderr], [0, ""]);
+    assert.deepEqual([...stdout.matchAll(/ (edge-\d)$/gm)].map(([, id]) => id).sort(), ["edge-1", "edge-2"]);
+  }
+  for (const client of opened) await client[Symbol.asyncDispose]();
+});
+
 test("what a proxy of one refuses goes no further on the other, until there is another revision", { skip }, async () => {
   // The first by name is tried first; it refuses whatever is new to it.
   using refuser = connectFakeProxy(addressOf("cp-a"), "a-refuser");
