@@ -23,6 +23,8 @@ export interface BackendRow {
     readonly proxy: string;
     readonly state: string;
     readonly listedWith: string;
+    /** It watches the backend for all of them. */
+    readonly watched: boolean;
     readonly error: string;
   }[];
 }
@@ -55,7 +57,7 @@ function rowOf(options: { name: string; backend: Backend; connected: readonly Pr
     prompts: best?.[1].prompts ?? 0,
     protocolVersion: best?.[1].protocolVersion ?? "",
     era: merged(seen.map(([, { era }]) => era).filter((era) => era !== "")),
-    proxies: seen.map(([proxy, { state, listedWith, error }]) => ({ proxy, state, listedWith, error })),
+    proxies: seen.map(([proxy, { state, listedWith, watched, error }]) => ({ proxy, state, listedWith, watched, error })),
   };
 }
 

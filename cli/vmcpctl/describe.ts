@@ -63,9 +63,13 @@ async function relationsOf(resource: Resource, connection: Connection): Promise<
 
 function perProxy(rows: readonly BackendRow[]): string {
   const cells = rows.flatMap(({ name, proxies }) =>
-    proxies.map(({ proxy, state, listedWith, error }) => [name, proxy, state, listedWith, error]),
+    proxies.map(({ proxy, state, listedWith, watched, error }) => [
+      ...[name, proxy, state, listedWith],
+      watched ? "yes" : "no",
+      error,
+    ]),
   );
-  return cells.length === 0 ? "" : `\n${table(["BACKEND", "PROXY", "STATE", "LISTED WITH", "ERROR"], cells)}`;
+  return cells.length === 0 ? "" : `\n${table(["BACKEND", "PROXY", "STATE", "LISTED WITH", "WATCHES", "ERROR"], cells)}`;
 }
 
 function belongs(backend: string, { name, spec }: Resource): boolean {

@@ -65,6 +65,9 @@ const attemptsMax = 5;
 // The store may fail to tell of what another control plane put there.
 const lookAgainMs = 15_000;
 
+// A store that hangs is not waited for.
+const goodbyeMs = 500;
+
 // What backends listed that are gone. They may come back, and with other tools than were approved.
 const unusedMax = 1_000;
 
@@ -215,8 +218,7 @@ export async function createCatalogKeeper({ store, log, nowMs }: CatalogKeeperOp
     approve: (asked, by) => inTurn(() => approveAll(asked, by)),
     async [Symbol.asyncDispose]() {
       stop.abort();
-      await following;
-      await last;
+      await Promise.race([following.then(() => last), delay(goodbyeMs, undefined, { ref: false })]);
     },
   };
 }

@@ -1,6 +1,7 @@
 // Which proxy watches which backend: one of all, the same one as long as it can, another when it is gone or does not reach the backend. Its
 // listings are those that are kept. Where several control planes share a store, each backend is claimed by one of them at a time.
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Log } from "../../common/log.ts";
 import {
@@ -50,6 +51,9 @@ const answerMs = 10_000;
 
 // A backend that changes its lists all the time is asked for them, and written down, so often and no more.
 const paceMs = 1_000;
+
+// A store that hangs is not waited for: claims run out.
+const goodbyeMs = 500;
 
 // Hundreds of proxies report at once after a push.
 const gatherMs = 50;
@@ -264,8 +268,8 @@ export function createWatchers({ keeper, leases, clock, log }: WatchersOptions):
       isOver = true;
       cancelRound();
       cancelGather?.();
-      await claiming;
-      await leases.disclaim([...claimed].map(leaseOf), holder).catch(() => undefined);
+      const lettingGo = leases.disclaim([...claimed].map(leaseOf), holder).catch(() => undefined);
+      await Promise.race([lettingGo, delay(goodbyeMs, undefined, { ref: false })]);
     },
   };
 }
