@@ -29,6 +29,8 @@ const calmMs = 2_000;
 /** Kind of the records that name proxies which are to take no new work. */
 export const drainKind = "drains";
 
+const goodbyeMs = 1_000;
+
 const forgetEveryMs = 60 * 60_000;
 
 export interface WholeFleetOptions {
@@ -177,6 +179,15 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
     }
   }
 
+  async function sayGoodbye(following: Promise<void>): Promise<void> {
+    await following;
+    number += 1n;
+    const telling = { number, body: ownBody(), ttlMs: 0, proxies: new Map(), forgotten: [] };
+    await peers
+      .tell(self.instanceId, telling)
+      .catch((error) => log.debug({ reason: error.message }, "nobody was told that this control plane ends"));
+  }
+
   function sightings(): Sighting[] {
     const own = fleet.proxies().map((row) => ({ row: { ...row, controlPlane: self.id }, atMs: lastMs(row), isOwn: true }));
     const others = [...heard.values()].flatMap((peer) => {
@@ -216,13 +227,9 @@ export function createWholeFleet({ store, fleet, log }: WholeFleetOptions): Whol
     changes: { next: (signal) => nextOf([fleet.changes, feed], signal) },
     async [Symbol.asyncDispose]() {
       stop.abort();
+      // A store that hangs is not waited for; the others notice by themselves.
       if (following === undefined) return;
-      await following;
-      number += 1n;
-      const telling = { number, body: ownBody(), ttlMs: 0, proxies: new Map(), forgotten: [] };
-      await peers
-        .tell(self.instanceId, telling)
-        .catch((error) => log.debug({ reason: error.message }, "nobody was told that this control plane ends"));
+      await Promise.race([sayGoodbye(following), delay(goodbyeMs, undefined, { ref: false })]);
     },
   };
 }
