@@ -178,12 +178,24 @@ test("a place that is left alone stays so when another joins", async () => {
   const sessions = await Promise.all(Array.from({ length: 12 }, () => openRawSession(urlOf("alone"))));
   await Promise.all(sessions.map((session) => call(session, "where")));
   await b.down();
-  await eventually("it is left alone", async () => {
-    for (const session of sessions) assert.equal(await call(session, "where"), "a");
-    return (await endpoints())?.[1];
-  });
   const asked = b.requests.length;
-  await place("alone", a, b, c);
-  assert.deepEqual(await endpoints(), [false, true, false]);
+  // It is left alone for a second at least: a change that took longer says nothing, so it is taken back and made again.
+  await eventually(
+    "a place joins within a second",
+    async () => {
+      await eventually("one is left alone", async () => {
+        for (const session of sessions) assert.equal(await call(session, "where"), "a");
+        return (await endpoints())?.[1];
+      });
+      const leftAloneMs = performance.now();
+      await place("alone", a, b, c);
+      const after = await endpoints();
+      const isInTime = performance.now() - leftAloneMs < 900;
+      if (isInTime) assert.deepEqual(after, [false, true, false]);
+      else await place("alone", a, b);
+      return isInTime;
+    },
+    60_000,
+  );
   assert.equal(b.requests.length, asked);
 });
