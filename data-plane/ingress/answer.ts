@@ -1,12 +1,13 @@
 // How a POST is answered: as one JSON body, or, as soon as something must be said before the answer, as an event stream.
 import type { ServerResponse } from "node:http";
+import { lengthOf, type Written, whole } from "../mcp/json-rpc.ts";
 import { cutWhenStalled } from "./stall-watch.ts";
 
 export interface Answer {
   /** Sends a message before the answer. When the client is slow: a promise to wait for before the next. */
   notify(message: Buffer): Promise<void> | undefined;
   /** Sends the answer; nothing after it. */
-  respond(message: Buffer): void;
+  respond(message: Written): void;
   /** Ends without an answer: the client cancelled. */
   close(): void;
 }
@@ -29,7 +30,7 @@ export interface AnswerOptions {
   /** After so long without an answer there is a stream in any case, which keeps the connection alive and can be resumed. */
   readonly silentMs: number;
   /** The HTTP status of an answer that is one JSON body. Default 200. */
-  readonly statusOf?: (message: Buffer) => number;
+  readonly statusOf?: (message: Written) => number;
 }
 
 /** The answer to one request. */
@@ -53,7 +54,7 @@ export function createAnswer(response: ServerResponse, options: AnswerOptions): 
     respond(message) {
       clearTimeout(silence);
       if (stream) {
-        void stream.write(message);
+        void stream.write(whole(message));
         stream.end();
       } else respondJson(response, message, { status: options.statusOf?.(message) ?? 200 });
     },
@@ -72,9 +73,14 @@ interface JsonOptions {
 }
 
 /** Answers with one JSON body. */
-export function respondJson(response: ServerResponse, message: Buffer, options: JsonOptions = {}): void {
+export function respondJson(response: ServerResponse, message: Written, options: JsonOptions = {}): void {
   const { status = 200, headers = {}, watch = cutWhenStalled } = options;
   if (response.destroyed) return;
-  response.writeHead(status, { ...headers, "content-type": "application/json", "content-length": message.length }).end(message);
+  response.writeHead(status, { ...headers, "content-type": "application/json", "content-length": lengthOf(message) });
+  if (Buffer.isBuffer(message)) response.end(message);
+  else {
+    for (const piece of message as readonly Buffer[]) response.write(piece); // Node puts them into one system call
+    response.end();
+  }
   if (response.writableLength > 0) watch(response); // nearly always the kernel has taken all of it by now
 }

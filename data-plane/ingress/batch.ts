@@ -1,6 +1,7 @@
 // A batch of messages in one POST, which MCP 2025-03-26 alone has: requests run side by side, their answers come as one
 // array, or one by one as events when something must be said before the last.
 import type { ServerResponse } from "node:http";
+import { type Written, whole } from "../mcp/json-rpc.ts";
 import { type Answer, respondJson } from "./answer.ts";
 import type { EventLog } from "./event-log.ts";
 
@@ -29,7 +30,8 @@ export function createBatchAnswers(
     return log;
   }
 
-  function finish(message?: Buffer): void {
+  function finish(written?: Written): void {
+    const message = written && whole(written);
     if (message && log) void log.write(message);
     else if (message) answers.push(message);
     open--;

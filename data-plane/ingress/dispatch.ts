@@ -5,7 +5,7 @@ import type { Log } from "../../common/log.ts";
 import { reasonOf } from "../backends/errors.ts";
 import { createLimit } from "../backends/limit.ts";
 import type { Caller } from "../incoming-auth/caller.ts";
-import { errorCodes, errorResponse, type Message, readMessage } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, type Message, readMessage, type Written, whole } from "../mcp/json-rpc.ts";
 import { projectResult } from "../mcp/project.ts";
 import { isUnreadable, member, splice } from "../mcp/scan.ts";
 import { methods } from "../methods/registry.ts";
@@ -103,8 +103,9 @@ function rawParam({ json, params }: Message, key: string): string {
 }
 
 /** The response as a client of the session's revision can read it. */
-function projected({ protocolVersion }: Session, method: string, response: Buffer): Buffer {
-  if (protocolVersion >= "2025-06-18") return response;
+function projected({ protocolVersion }: Session, method: string, written: Written): Written {
+  if (protocolVersion >= "2025-06-18") return written;
+  const response = whole(written);
   const { result } = readMessage(response);
   if (!result) return response;
   const before = response.subarray(result.start, result.end);

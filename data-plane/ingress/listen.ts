@@ -5,7 +5,7 @@
 import type { ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createLimit } from "../backends/limit.ts";
-import { errorCodes, type Message, readMessage, request, resultResponse } from "../mcp/json-rpc.ts";
+import { errorCodes, type Message, readMessage, request, resultResponse, whole } from "../mcp/json-rpc.ts";
 import { member, parseValue } from "../mcp/scan.ts";
 import { metaKeys } from "../mcp/stateless.ts";
 import { acknowledged, concernsResource, resourceUpdated, tagged } from "../mcp/subscriptions.ts";
@@ -225,7 +225,7 @@ async function acquire(call: Request, hub: Hub, uri: string): Promise<boolean> {
 
 async function subscribeTo(call: Request, uri: string): Promise<boolean> {
   try {
-    return !readMessage(await subscribe(ownCall(call, "resources/subscribe", uri))).error;
+    return !readMessage(whole(await subscribe(ownCall(call, "resources/subscribe", uri)))).error;
   } catch {
     return false; // the session ended meanwhile
   }

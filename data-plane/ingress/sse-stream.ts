@@ -1,5 +1,6 @@
 // The one stream of a client of the HTTP+SSE transport: answers, notifications and questions all come on it.
 import type { ServerResponse } from "node:http";
+import { whole } from "../mcp/json-rpc.ts";
 import type { ClientStream } from "../session/session.ts";
 import type { Answer } from "./answer.ts";
 import { comment, eventStreamHeaders, keepAliveMs, toEvent, untilRead } from "./sse.ts";
@@ -81,7 +82,7 @@ export function createSseStream(response: ServerResponse, { endpoint, stalledMs 
       return {
         notify: (message) => write(toEvent(message, typed), "unasked"),
         respond(message) {
-          void write(toEvent(message, typed), "answers");
+          void write(toEvent(whole(message), typed), "answers");
           settle();
         },
         close: settle,

@@ -5,11 +5,11 @@ import type { Log } from "../../common/log.ts";
 import { createLimit } from "../backends/limit.ts";
 import type { Caller } from "../incoming-auth/caller.ts";
 import { withEnvelope } from "../mcp/envelope.ts";
-import { errorCodes, errorResponse, readMessage } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, readMessage, type Written } from "../mcp/json-rpc.ts";
 import { isUnreadable } from "../mcp/scan.ts";
 import { type Envelope, metaKeys, statelessErrors, tasksExtension } from "../mcp/stateless.ts";
 import { errorOf } from "../mcp/translate.ts";
-import type { Call, StatelessCall } from "../methods/call.ts";
+import type { Call, Method, StatelessCall } from "../methods/call.ts";
 import { offersNeeded, statelessMethods } from "../methods/registry.ts";
 import type { Overload } from "../overload/overload.ts";
 import type { ParkedCalls } from "../relay/parked-calls.ts";
@@ -113,7 +113,7 @@ export async function serveStateless(
 async function answer(
   { response, prefersStream, silentMs, tap, log }: StatelessExchange,
   call: Omit<Call, "notify">,
-  method: (call: Call) => Buffer | Promise<Buffer>,
+  method: Method,
 ): Promise<void> {
   const { id, session, limit, server } = call;
   // Some errors have a status of their own, which a stream that was opened at once could not have.
@@ -194,7 +194,8 @@ const statuses: ReadonlyMap<number, number> = new Map([
 ]);
 
 /** Some errors have a status of their own, the rest is told in the body alone. */
-function statusOf(message: Buffer): number {
+function statusOf(message: Written): number {
+  if (!Buffer.isBuffer(message)) return 200; // in pieces are lists only
   if (!message.includes('"error"')) return 200;
   const answered = readMessage(message);
   return answered.error ? (statuses.get(errorOf(answered).code) ?? 200) : 200;

@@ -1,7 +1,7 @@
 // A call while somebody taps: made as ever, and told of when it has ended.
 import { createHmac } from "node:crypto";
 import type { Identity } from "../incoming-auth/identity.ts";
-import { readMessage } from "../mcp/json-rpc.ts";
+import { lengthOf, readMessage, type Written, whole } from "../mcp/json-rpc.ts";
 import { member } from "../mcp/scan.ts";
 import type { Keys } from "../mcp/seal.ts";
 import { errorOf } from "../mcp/translate.ts";
@@ -26,9 +26,9 @@ export function callerHash(keys: Keys): Tapping["identityOf"] {
 }
 
 /** What the method gives, or throws. */
-export async function tapped({ note, identityOf }: Tapping, call: Call, method: Method): Promise<Buffer> {
+export async function tapped({ note, identityOf }: Tapping, call: Call, method: Method): Promise<Written> {
   const startMs = performance.now();
-  const tell = (outcome: string, response?: Buffer): void => {
+  const tell = (outcome: string, response?: Written): void => {
     const { message, server, session, caller, stateless } = call;
     note({
       ...targetOf(call),
@@ -38,14 +38,14 @@ export async function tapped({ note, identityOf }: Tapping, call: Call, method: 
       outcome,
       tookMs: performance.now() - startMs,
       requestBytes: message.json.length,
-      responseBytes: response?.length ?? 0,
+      responseBytes: response ? lengthOf(response) : 0,
       identity: identityOf(caller.identity),
       protocolVersion: stateless ? statelessVersion : session.protocolVersion,
     });
   };
   try {
     const response = await method(call);
-    tell(outcomeOf(response), response);
+    tell(outcomeOf(whole(response)), response);
     return response;
   } catch (error) {
     tell(call.limit.signal.aborted ? "cancelled" : "internal");

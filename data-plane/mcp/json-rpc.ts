@@ -119,6 +119,25 @@ export function resultResponse(id: string, ...result: readonly (Buffer | string)
 }
 const closing = Buffer.from("}");
 
+/** A message to be written: whole, or in pieces one after the other, so that what is large and prepared is not copied for each. */
+export type Written = Buffer | readonly Buffer[];
+
+/** The same as `resultResponse`, of a large piece that was prepared. */
+export function resultAround(id: string, before: string, prepared: Buffer, after: string): Written {
+  if (prepared.length < piecesFrom) return resultResponse(id, before, prepared, after);
+  return [Buffer.from(`{"jsonrpc":"2.0","id":${id},"result":${before}`), prepared, Buffer.from(`${after}}`)];
+}
+// What is smaller costs less to copy than to be written in three.
+const piecesFrom = 16 * 1024;
+
+export function whole(message: Written): Buffer {
+  return Buffer.isBuffer(message) ? message : Buffer.concat(message as readonly Buffer[]);
+}
+
+export function lengthOf(message: Written): number {
+  return Buffer.isBuffer(message) ? message.length : (message as readonly Buffer[]).reduce((sum, { length }) => sum + length, 0);
+}
+
 /** An error response. Without an id when the request could not be read (`id: null` is not valid MCP). */
 export function errorResponse(id: string | undefined, { code, message, data }: RpcError): Buffer {
   return Buffer.from(

@@ -5,7 +5,7 @@ import type { View } from "../aggregation/view.ts";
 import type { BackendError } from "../backends/errors.ts";
 import type { Limit } from "../backends/limit.ts";
 import type { Caller } from "../incoming-auth/caller.ts";
-import { errorCodes, errorResponse, type Message } from "../mcp/json-rpc.ts";
+import { errorCodes, errorResponse, type Message, type Written } from "../mcp/json-rpc.ts";
 import type { Envelope } from "../mcp/stateless.ts";
 import type { ParkedCalls } from "../relay/parked-calls.ts";
 import type { Relay } from "../relay/relay.ts";
@@ -59,7 +59,7 @@ export interface Self {
 }
 
 /** Gives the whole JSON-RPC response. */
-export type Method = (call: Call) => Buffer | Promise<Buffer>;
+export type Method = (call: Call) => Written | Promise<Written>;
 
 /** The response that says a parameter is wrong. */
 export function invalidParams(call: Call, message: string, data?: unknown): Buffer {

@@ -1,6 +1,6 @@
 // `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`: prepared pages.
 import type { ListKind } from "../backends/catalog.ts";
-import { resultResponse } from "../mcp/json-rpc.ts";
+import { resultAround } from "../mcp/json-rpc.ts";
 import { metaKeys } from "../mcp/stateless.ts";
 import { invalidParams, type Method } from "./call.ts";
 
@@ -16,6 +16,6 @@ export function list(kind: ListKind): Method {
     const info = `"_meta":{"${metaKeys.serverInfo}":${call.server.serverInfo}}`;
     const head = call.stateless ? `{"resultType":"complete",${prepared.caching},${info},` : "{";
     const tail = page.next === undefined ? "}" : `,"nextCursor":"${call.tokens.sealCursor(call.session, page.next)}"}`;
-    return resultResponse(call.id, head, page.json, tail);
+    return resultAround(call.id, head, page.json, tail);
   };
 }
