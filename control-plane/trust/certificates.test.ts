@@ -233,8 +233,8 @@ describe("enrolment", () => {
     const starting = startTrust({ store, authority: other, log, nowMs: () => nowMs });
     await assert.rejects(starting, { code: "trust_unusable", message: /of another authority/ });
     const rotating = { ...other, pins: [...other.pins, authority.pin] };
-    await using _trust = await startTrust({ store, authority: rotating, log, nowMs: () => nowMs });
-    await using _again = await startTrust({ store, authority: other, log, nowMs: () => nowMs });
+    using _trust = await startTrust({ store, authority: rotating, log, nowMs: () => nowMs });
+    using _again = await startTrust({ store, authority: other, log, nowMs: () => nowMs });
   });
 
   test("every certificate, token and revocation has its line in the audit trail", async () => {

@@ -15,7 +15,7 @@ const refreshMs = 5_000;
 
 const gapMs = 1_000;
 
-export interface Trust extends AsyncDisposable {
+export interface Trust extends Disposable {
   /** Undefined: this control plane makes no certificates, and serves only its own machine. */
   readonly authority: Authority | undefined;
   readonly tokens: Tokens;
@@ -66,7 +66,8 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
       [denied, bound] = await Promise.all([certificates.denied(), bindings.list()]);
       feed.wake();
     } catch (error) {
-      log.warn({ reason: (error as Error).message }, "the store does not say who was revoked; what it said last counts");
+      if (!stop.signal.aborted)
+        log.warn({ reason: (error as Error).message }, "the store does not say who was revoked; what it said last counts");
     }
   }
 
@@ -77,7 +78,7 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
     }
   }
 
-  const following = follow();
+  void follow();
   return {
     ...{ authority, tokens, certificates, bindings },
     changes: feed,
@@ -86,10 +87,8 @@ export async function startTrust({ store, authority, log, nowMs, ...options }: T
     async lookAgain() {
       if (nowMs() - readMs >= gapMs) await refresh();
     },
-    async [Symbol.asyncDispose]() {
-      stop.abort();
-      await following;
-    },
+    // What is being read is not waited for: a store that hangs would take seconds.
+    [Symbol.dispose]: () => stop.abort(),
   };
 }
 
