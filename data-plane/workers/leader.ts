@@ -60,6 +60,8 @@ const startMs = 30_000;
 const prepareMs = 15_000;
 const enterMs = 8_000;
 const pageMs = 1_000;
+// Connections go to a worker that hangs as to any other.
+const hangMs = { between: 5_000, most: 10_000 };
 const sessionsMax = 10_000;
 // All may have ended in the same moment; the first that is back takes a snapshot for them.
 const backMs = 10_000;
@@ -109,6 +111,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     try {
       const own = await member.askWithin(startMs, "start", workerOptions(worker));
       await inTurn(() => join(member, own));
+      void watch(member);
       return member;
     } catch (error) {
       member.kill();
@@ -131,11 +134,20 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
       await member.askWithin(enterMs, "enter");
     }
     joined.set(member, own); // hears of terms and sessions from here on
-    if (terms) await member.ask("obey", terms);
+    if (terms) await member.askWithin(enterMs, "obey", terms);
     if (isDrained) await member.ask("setDrained", true);
     for (const [number, { query }] of taps) await member.ask("tap", number, query);
     giveDuties();
     address = await member.askWithin(startMs, "join");
+  }
+
+  /** Kills it when it hangs. */
+  async function watch(member: Member): Promise<void> {
+    for (;;) {
+      await sleep(hangMs.between, undefined, { ref: false });
+      if (isStopping || !joined.has(member)) return;
+      await member.askWithin(hangMs.most, "alive").catch(() => member.kill());
+    }
   }
 
   function forget(member: Member): void {
@@ -297,7 +309,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
       },
       obey(next) {
         terms = next;
-        for (const member of joined.keys()) member.ask("obey", next).catch(() => member.kill()); // it would serve whom it must not
+        for (const member of joined.keys()) member.askWithin(enterMs, "obey", next).catch(() => member.kill()); // it may serve whom it must not
       },
     },
     state() {

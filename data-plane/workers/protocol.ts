@@ -37,6 +37,8 @@ export interface WorkerAnswers {
   listing(catalog: string): Uint8Array | undefined;
   /** Listens where all workers do; gives `http://host:port`. */
   join(): Promise<string>;
+  /** Its event loop turns. */
+  alive(): void;
   status(): OwnStatus;
   metrics(): readonly Family[];
   sessions(filter: SessionFilter): Promise<SessionListing>;

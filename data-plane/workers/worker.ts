@@ -55,6 +55,7 @@ leader.serve({
   watch: (duties) => running().watch(duties),
   listing: (catalog) => running().listing(catalog),
   join: () => running().serving.join(),
+  alive: () => undefined,
   status: () => running().serving.pages.status(),
   metrics: () => running().serving.pages.metrics(),
   sessions: (filter) => running().serving.list(filter),

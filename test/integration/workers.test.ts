@@ -152,6 +152,18 @@ test("a worker that is killed under load: its calls fail, no session does, and a
   }
 });
 
+test("a worker that hangs is replaced", { timeout: 60_000 }, async () => {
+  await using world = await start();
+  const [victim] = (await workersOf(world.proxy)).running;
+  assert.ok(victim);
+  process.kill(victim.pid, "SIGSTOP");
+  await eventually("it is gone", () => !isRunning(victim.pid), 30_000);
+  await eventually("another is there", async () => {
+    const { running, restarts } = await workersOf(world.proxy).catch(() => ({ running: [], restarts: 0 }));
+    return running.length === 2 && restarts === 1;
+  });
+});
+
 test("told to stop, both finish what they have in hand, and nothing is left", async () => {
   await using world = await start();
   const { proxy, backend } = world;
