@@ -1,12 +1,13 @@
 // Leads the workers of one proxy: starts them, replaces those that die, hands each snapshot to all of them, and speaks for them.
 // They listen on one port: node:cluster takes the connections here and hands them out in turn, so that each worker has as many.
+// Longer than most files here: who is there, what they run and how they end is one promise.
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../common/log.ts";
 import type { CallsQuery } from "../../proto/gen/vmcp/discovery/v1/discovery_pb.ts";
 import { reasonOf } from "../backends/errors.ts";
-import { type ConfigFacts, configStatus, type OwnStatus } from "../ingress/probes.ts";
+import type { ConfigFacts } from "../ingress/probes.ts";
 import { readRedisAddress } from "../redis/address.ts";
 import { type SessionTerms, type SnapshotContent, SnapshotRefusedError } from "../runtime.ts";
 import type { ServingOptions } from "../serving.ts";
@@ -18,14 +19,13 @@ import type { ReceiverOptions } from "../sync/receiver.ts";
 import type { ProxyState } from "../sync/report.ts";
 import type { SessionListing } from "../sync/session-report.ts";
 import { type Duties, noDuties } from "../sync/watch-duty.ts";
-import { createExposition, type Family, textOf, together } from "../telemetry/exposition.ts";
 import type { CallsReport, Emit, OpenTap } from "../telemetry/tap.ts";
 import type { ChannelError } from "./channel.ts";
 import { forkMember, type Member } from "./member.ts";
-import { mergeListings, mergeStates, mergeStatus } from "./merge.ts";
-import type { WorkerOptions } from "./protocol.ts";
+import { mergeListings, mergeStates } from "./merge.ts";
+import { createPages } from "./pages.ts";
 import { createSharedStores } from "./shared-stores.ts";
-import { shareOf } from "./shares.ts";
+import { optionsOf } from "./shares.ts";
 
 export interface LeaderOptions extends ServingOptions {
   readonly workers: number;
@@ -59,7 +59,6 @@ const startMs = 30_000;
 // A control plane waits 30 s for an answer; a worker that takes longer than this is not working.
 const prepareMs = 15_000;
 const enterMs = 8_000;
-const pageMs = 1_000;
 // Connections go to a worker that hangs as to any other.
 const hangMs = { between: 5_000, most: 10_000 };
 const sessionsMax = 10_000;
@@ -75,9 +74,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   const alive = new Set<Member>(); // all processes
   const joined = new Map<Member, string>(); // those that serve, or are about to, and where each is by itself
   const states = new Map<Member, ProxyState>();
-  const exposed = new Map<Member, readonly Family[]>();
   const stores = createSharedStores(() => joined.keys(), sessionsMax * workers);
-  let departed: readonly Family[] = []; // counters of those that ended, so that sums never fall
   let current: SnapshotContent | undefined;
   let terms: SessionTerms | undefined;
   let duties = noDuties;
@@ -89,6 +86,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   let isDrained = false;
   let isStopping = false;
   let turn: Promise<unknown> = Promise.resolve();
+  const pages = createPages({ ...options, joined, restarts: () => restarts });
 
   // Whoever ends this process at once ends them too.
   const killAll = (): void => {
@@ -106,10 +104,16 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
   async function bringUp(worker: number): Promise<Member> {
     const member = forkMember(worker);
     alive.add(member);
-    member.serve({ ...stores.answersFor(member), report: (state) => report(member, state), calls, status, metrics });
+    member.serve({
+      ...stores.answersFor(member),
+      report: (state) => report(member, state),
+      calls,
+      status: pages.status,
+      metrics: pages.metrics,
+    });
     void member.ended.then(() => forget(member));
     try {
-      const own = await member.askWithin(startMs, "start", workerOptions(worker));
+      const own = await member.askWithin(startMs, "start", optionsOf(options, { worker, port, secret }));
       await inTurn(() => join(member, own));
       void watch(member);
       return member;
@@ -117,14 +121,6 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
       member.kill();
       throw error;
     }
-  }
-
-  function workerOptions(worker: number): WorkerOptions {
-    const { host, advertise, allowStdio = false } = options;
-    // Without Redis only the other workers have to reach one of them.
-    const own = session?.redis === undefined ? { host: "127.0.0.1" } : { host, ...(advertise !== undefined && { advertise }) };
-    const limits = shareOf(options, workers);
-    return { ...copiedTo(options), ...limits, host, port, own: { ...own, port: 0 }, worker, secret, allowStdio };
   }
 
   async function join(member: Member, own: string): Promise<void> {
@@ -155,9 +151,7 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     joined.delete(member);
     states.delete(member);
     stores.forget(member);
-    const counters = (exposed.get(member) ?? []).filter(({ type }) => type !== "gauge");
-    departed = together([departed, counters]);
-    exposed.delete(member);
+    pages.forget(member);
     if (watcher === member) giveDuties();
     options.onChange();
   }
@@ -238,45 +232,6 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
     };
   }
 
-  async function status(): Promise<object> {
-    const answers = await Promise.all(
-      [...joined].map(async ([member, own]) => {
-        const status = await member.askWithin(pageMs, "status").catch(() => undefined);
-        return status && { status, row: rowOf(member, own, status) };
-      }),
-    );
-    const told = answers.filter((one) => one !== undefined);
-    if (told.length === 0) throw new Error("no worker says how it is");
-    return {
-      ...mergeStatus(
-        told.map(({ status }) => status),
-        process.memoryUsage.rss(),
-      ),
-      config: configStatus(options.config()),
-      workers: { wanted: workers, restarts, running: told.map(({ row }) => row).sort((a, b) => a.worker - b.worker) },
-    };
-  }
-
-  async function metrics(): Promise<string> {
-    await Promise.all(
-      [...joined.keys()].map(async (member) => {
-        const families = await member.askWithin(pageMs, "metrics").catch(() => undefined);
-        if (families && joined.has(member)) exposed.set(member, families);
-      }),
-    );
-    return textOf(together([...exposed.values(), departed, ownMetrics()]));
-  }
-
-  function ownMetrics(): readonly Family[] {
-    const exposition = createExposition();
-    exposition.gauge("process_resident_memory_bytes", "Resident memory.", process.memoryUsage.rss());
-    const { user, system } = process.cpuUsage();
-    exposition.counter("process_cpu_seconds_total", "User and system time.", (user + system) / 1e6);
-    exposition.gauge("vmcp_workers", "Processes that serve.", joined.size);
-    exposition.counter("vmcp_worker_restarts_total", "Workers that took the place of one that ended.", restarts);
-    return exposition.families();
-  }
-
   try {
     const members = await Promise.all(Array.from({ length: workers }, (_, i) => bringUp(i + 1)));
     for (const member of members) void keepUp(member);
@@ -344,31 +299,6 @@ export async function startWorkers(options: LeaderOptions): Promise<Leader> {
       await stores[Symbol.asyncDispose]();
     },
   };
-}
-
-/** One worker, for operators. */
-function rowOf({ worker, pid, sinceMs }: Member, address: string, { memory, limits }: OwnStatus) {
-  const used = (limit: string) => limits.find(({ name }) => name === limit)?.used ?? 0;
-  const inHand = { connections: used("connections"), sessions: used("sessions"), in_flight: used("in_flight") };
-  return { worker, pid, since: new Date(sinceMs).toISOString(), address, resident_bytes: memory.resident_bytes, ...inHand };
-}
-
-/** What of the options every worker follows; what else is there concerns this process, or can't be copied to another. */
-function copiedTo(options: LeaderOptions): Omit<WorkerOptions, "host" | "port" | "worker" | "secret" | "allowStdio"> {
-  const { advertise, publicUrl, bodyBytesMax, allowedHosts, allowedOrigins } = options;
-  const { legacySse, connectionsPerAddress, session, drain } = options;
-  const all = {
-    advertise,
-    publicUrl,
-    bodyBytesMax,
-    allowedHosts,
-    allowedOrigins,
-    legacySse,
-    connectionsPerAddress,
-    session,
-    drain,
-  };
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
 /** What all workers make their keys of, where the operator gave nothing. Throws KeyRingError. */
