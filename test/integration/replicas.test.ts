@@ -1,5 +1,5 @@
 // Two proxies behind a balancer without stickiness are one server: what a session began on one goes on on the other. So are two
-// workers of one proxy, without Redis; then workers-as-replicas.test.ts runs this.
+// workers of one proxy, with or without Redis: workers-as-replicas.test.ts and workers-with-redis.test.ts run this then.
 // Longer than most files here, because that is one promise, and every part of the protocol has to keep it.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -18,7 +18,9 @@ import { type RedisServer, startRedis } from "../support/redis.ts";
 
 process.env.VMCP_SESSION_HMAC_SECRET = randomBytes(32).toString("hex"); // the proxies inherit it
 
-const areWorkers = process.env.VMCP_REPLICAS === "workers";
+const { VMCP_REPLICAS: kind = "proxies with Redis" } = process.env;
+const areWorkers = kind.startsWith("workers");
+const hasRedis = kind.endsWith("with Redis");
 const skip = areWorkers && "workers share a secret, and workers.test.ts kills them";
 
 const stack = new AsyncDisposableStack();
@@ -41,8 +43,9 @@ before(async () => {
   const wide = { tools: many, pageSize: 20, calls: { t49: () => textResult("the last") } };
   const [one, two, three] = await Promise.all([startBackend(wide), startBackend(wide), startBackend(wide)]);
   for (const started of [one, two, three]) stack.use(started);
-  if (!areWorkers) redis = stack.use(await startRedis());
-  mesh = stack.use(await (areWorkers ? startMesh(1, ["--workers", "2"]) : startMesh(2, ["--redis", redis.url])));
+  if (hasRedis) redis = stack.use(await startRedis());
+  const flags = hasRedis ? ["--redis", redis.url] : [];
+  mesh = stack.use(await (areWorkers ? startMesh(1, ["--workers", "2", ...flags]) : startMesh(2, flags)));
   const { code, stderr } = await mesh.apply([
     virtualServer("team", { backends: [httpBackend("b", backend.url)] }),
     virtualServer("wide", {
