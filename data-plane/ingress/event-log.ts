@@ -42,91 +42,96 @@ const retryMs = 1_000;
 
 /** Empty, and attached to no client yet. */
 export function createEventLog(options: EventLogOptions): EventLog {
-  const { name, hasPriming } = options;
-  const events: { readonly number: number; readonly bytes: Buffer }[] = [];
-  let keptBytes = 0;
-  let lastNumber = 0;
-  let endedAtMs: number | undefined;
-  let carrier: ServerResponse | undefined;
-  let reading: Promise<void> | undefined;
+  return new OneLog(options);
+}
 
-  function keep(bytes: Buffer): void {
-    events.push({ number: lastNumber, bytes });
-    keptBytes += bytes.length + eventOverheadBytes;
+// A class, because a call may have one of its own, and a getter in an object literal would outlive it.
+class OneLog implements EventLog {
+  readonly name: string;
+  readonly #options: EventLogOptions;
+  readonly #events: { readonly number: number; readonly bytes: Buffer }[] = [];
+  #lastNumber = 0;
+  #carrier: ServerResponse | undefined;
+  #reading: Promise<void> | undefined;
+  keptBytes = 0;
+  endedAtMs: number | undefined;
+
+  constructor(options: EventLogOptions) {
+    this.name = options.name;
+    this.#options = options;
+  }
+
+  get isAttached(): boolean {
+    return this.#carrier !== undefined;
+  }
+
+  write(message: Buffer): Promise<void> | undefined {
+    if (this.endedAtMs !== undefined) return undefined;
+    this.#lastNumber++;
+    const bytes = toEvent(message, `id: ${this.name}-${this.#lastNumber}\n`);
+    this.#keep(bytes);
+    return this.#carry(bytes);
+  }
+
+  end(): void {
+    if (this.endedAtMs !== undefined) return;
+    this.endedAtMs = performance.now();
+    this.#carrier?.end();
+    this.#options.onEnded?.();
+  }
+
+  forget(): void {
+    if (this.keptBytes === 0) return;
+    this.#events.length = 0;
+    this.keptBytes = 0;
+    this.#options.onKept?.();
+  }
+
+  attach(response: ServerResponse, after?: number): void {
+    this.#carrier?.end();
+    this.#carrier = response;
+    this.#reading = undefined;
+    response.writeHead(200, eventStreamHeaders);
+    cutWhenStalled(response);
+    if (after === undefined && this.#options.hasPriming) response.write(`id: ${this.name}-0\nretry: ${retryMs}\ndata:\n\n`);
+    else response.flushHeaders();
+    for (const { number, bytes } of this.#events) if (number > (after ?? 0)) response.write(bytes);
+    response.once("finish", () => {
+      if (this.#carrier === response && this.endedAtMs !== undefined && this.keptBytes > sentBytesMax) this.forget();
+    });
+    if (this.endedAtMs !== undefined) return void response.end();
+    const keepAlive = setInterval(() => this.#carry(comment), keepAliveMs);
+    response.once("close", () => {
+      clearInterval(keepAlive);
+      if (this.#carrier !== response) return;
+      this.#carrier = undefined;
+      this.#options.onDetached?.();
+    });
+  }
+
+  #keep(bytes: Buffer): void {
+    this.#events.push({ number: this.#lastNumber, bytes });
+    this.keptBytes += bytes.length + eventOverheadBytes;
     // The newest is kept whatever its size: it may be the answer.
-    while (keptBytes > keptBytesMax && events.length > 1)
-      keptBytes -= (events.shift() as { bytes: Buffer }).bytes.length + eventOverheadBytes;
-    options.onKept?.();
+    while (this.keptBytes > keptBytesMax && this.#events.length > 1)
+      this.keptBytes -= (this.#events.shift() as { bytes: Buffer }).bytes.length + eventOverheadBytes;
+    this.#options.onKept?.();
   }
 
-  function forget(): void {
-    if (keptBytes === 0) return;
-    events.length = 0;
-    keptBytes = 0;
-    options.onKept?.();
-  }
-
-  function carry(bytes: Buffer): Promise<void> | undefined {
+  #carry(bytes: Buffer): Promise<void> | undefined {
+    const carrier = this.#carrier;
     if (!carrier || carrier.destroyed) return undefined;
     carrier.write(bytes);
     if (carrier.writableLength <= queueBytesMax) return undefined;
     // All writers wait for the same; a client that stops reading is cut off, and the log has what it missed.
-    if (!reading) {
+    if (!this.#reading) {
       const settled = untilRead(carrier).then(() => {
-        if (reading === settled) reading = undefined;
+        if (this.#reading === settled) this.#reading = undefined;
       });
-      reading = settled;
+      this.#reading = settled;
     }
-    return reading;
+    return this.#reading;
   }
-
-  return {
-    name,
-    get isAttached() {
-      return carrier !== undefined;
-    },
-    get keptBytes() {
-      return keptBytes;
-    },
-    get endedAtMs() {
-      return endedAtMs;
-    },
-    forget,
-    write(message) {
-      if (endedAtMs !== undefined) return undefined;
-      lastNumber++;
-      const bytes = toEvent(message, `id: ${name}-${lastNumber}\n`);
-      keep(bytes);
-      return carry(bytes);
-    },
-    end() {
-      if (endedAtMs !== undefined) return;
-      endedAtMs = performance.now();
-      carrier?.end();
-      options.onEnded?.();
-    },
-    attach(response, after) {
-      carrier?.end();
-      carrier = response;
-      reading = undefined;
-      response.writeHead(200, eventStreamHeaders);
-      cutWhenStalled(response);
-      if (after === undefined && hasPriming) response.write(`id: ${name}-0\nretry: ${retryMs}\ndata:\n\n`);
-      else response.flushHeaders();
-      for (const { number, bytes } of events) if (number > (after ?? 0)) response.write(bytes);
-      response.once("finish", () => {
-        if (carrier === response && endedAtMs !== undefined && keptBytes > sentBytesMax) forget();
-      });
-      if (endedAtMs !== undefined) return void response.end();
-      const keepAlive = setInterval(() => carry(comment), keepAliveMs);
-      response.once("close", () => {
-        clearInterval(keepAlive);
-        if (carrier !== response) return;
-        carrier = undefined;
-        options.onDetached?.();
-      });
-    },
-  };
 }
 
 /** Which log and which event an id names; undefined when it is none of ours. */

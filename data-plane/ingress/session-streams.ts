@@ -72,7 +72,7 @@ function openSessionStream(session: Session, replica: string, response: ServerRe
   };
   const log = openLog(session, { replica, keptMs: endedMs, onDetached });
   const stream = {
-    send: log.write,
+    send: (message: Buffer) => log.write(message),
     closed: closed.signal,
     end() {
       clearTimeout(away);

@@ -39,97 +39,98 @@ const retryRangeMs = { least: 250, most: 300_000 };
 
 /** A parser for one stream; `eventBytesMax` bounds the lines of one event, comments left out. */
 export function createEventParser(eventBytesMax: number): EventParser {
-  const line = createByteStore(); // the beginning of a line whose end has not come yet
-  const data = createByteStore();
-  let hasData = false;
-  let eventBytes = 0;
-  let wasReturn = false;
-  let isFirstLine = true;
-  let type = "";
-  let id: string | undefined;
-  let lastEventId: string | undefined;
-  let retryMs: number | undefined;
+  return new OneStream(eventBytesMax);
+}
 
-  function push(chunk: Buffer): ServerEvent[] {
+// A class, as is what it keeps bytes in: a call may have a stream of its own, and a getter in an object literal would outlive it.
+class OneStream implements EventParser {
+  readonly #eventBytesMax: number;
+  readonly #line = new ByteStore(); // the beginning of a line whose end has not come yet
+  readonly #data = new ByteStore();
+  #hasData = false;
+  #eventBytes = 0;
+  #wasReturn = false;
+  #isFirstLine = true;
+  #type = "";
+  #id: string | undefined;
+  lastEventId: string | undefined;
+  retryMs: number | undefined;
+
+  constructor(eventBytesMax: number) {
+    this.#eventBytesMax = eventBytesMax;
+  }
+
+  push(chunk: Buffer): ServerEvent[] {
     const events: ServerEvent[] = [];
     if (chunk.length === 0) return events;
-    let start = wasReturn && chunk[0] === lineFeed ? 1 : 0; // CRLF, cut in two
-    wasReturn = false;
+    let start = this.#wasReturn && chunk[0] === lineFeed ? 1 : 0; // CRLF, cut in two
+    this.#wasReturn = false;
     let feed = placeOf(lineFeed, chunk, start);
     let bareReturn = placeOf(carriageReturn, chunk, start);
     for (;;) {
       const end = Math.min(feed, bareReturn);
       if (end === chunk.length) break;
-      const event = takeLine(endLine(chunk.subarray(start, end)));
+      const event = this.#takeLine(this.#endLine(chunk.subarray(start, end)));
       if (event) events.push(event);
       start = end + 1;
       if (end === bareReturn) {
-        wasReturn = start === chunk.length;
+        this.#wasReturn = start === chunk.length;
         if (chunk[start] === lineFeed) start++;
         bareReturn = placeOf(carriageReturn, chunk, start);
       }
       if (feed < start) feed = placeOf(lineFeed, chunk, start);
     }
-    spend(line.length + chunk.length - start);
-    line.append(chunk.subarray(start));
+    this.#spend(this.#line.length + chunk.length - start);
+    if (start < chunk.length) this.#line.append(chunk.subarray(start));
     return events;
   }
 
-  function endLine(tail: Buffer): Buffer {
-    if (line.length === 0) return tail;
-    spend(line.length + tail.length);
-    line.append(tail);
-    return line.take();
+  #endLine(tail: Buffer): Buffer {
+    if (this.#line.length === 0) return tail;
+    this.#spend(this.#line.length + tail.length);
+    this.#line.append(tail);
+    return this.#line.take();
   }
 
-  function spend(bytes: number): void {
-    if (eventBytes + bytes > eventBytesMax) throw new EventTooLargeError(`an event is larger than ${eventBytesMax} bytes`);
+  #spend(bytes: number): void {
+    if (this.#eventBytes + bytes > this.#eventBytesMax)
+      throw new EventTooLargeError(`an event is larger than ${this.#eventBytesMax} bytes`);
   }
 
-  function takeLine(rawLine: Buffer): ServerEvent | undefined {
-    const text = isFirstLine && rawLine.subarray(0, 3).equals(byteOrderMark) ? rawLine.subarray(3) : rawLine;
-    isFirstLine = false;
-    if (text.length === 0) return takeEvent();
+  #takeLine(rawLine: Buffer): ServerEvent | undefined {
+    const text = this.#isFirstLine && rawLine.subarray(0, 3).equals(byteOrderMark) ? rawLine.subarray(3) : rawLine;
+    this.#isFirstLine = false;
+    if (text.length === 0) return this.#takeEvent();
     const colon = text.indexOf(colonCode);
     if (colon === 0) return undefined; // a comment
     const nameEnd = colon < 0 ? text.length : colon;
     if (nameEnd > fieldNameMax) return undefined;
-    spend(text.length + 1);
-    eventBytes += text.length + 1;
+    this.#spend(text.length + 1);
+    this.#eventBytes += text.length + 1;
     const valueStart = colon < 0 ? text.length : text[colon + 1] === space ? colon + 2 : colon + 1;
-    takeField(text.toString("latin1", 0, nameEnd), text.subarray(valueStart));
+    this.#takeField(text.toString("latin1", 0, nameEnd), text.subarray(valueStart));
     return undefined;
   }
 
-  function takeField(field: string, value: Buffer): void {
+  #takeField(field: string, value: Buffer): void {
     if (field === "data") {
-      if (hasData) data.append(newline);
-      data.append(value);
-      hasData = true;
-    } else if (field === "event") type = value.toString();
-    else if (field === "id" && value.length <= idBytesMax && !value.includes(0)) id = value.toString();
+      if (this.#hasData) this.#data.append(newline);
+      this.#data.append(value);
+      this.#hasData = true;
+    } else if (field === "event") this.#type = value.toString();
+    else if (field === "id" && value.length <= idBytesMax && !value.includes(0)) this.#id = value.toString();
     else if (field === "retry" && value.length <= 9 && /^\d+$/.test(value.toString()))
-      retryMs = Math.min(Math.max(Number(value.toString()), retryRangeMs.least), retryRangeMs.most);
+      this.retryMs = Math.min(Math.max(Number(value.toString()), retryRangeMs.least), retryRangeMs.most);
   }
 
-  function takeEvent(): ServerEvent | undefined {
-    const event = hasData ? { type: type || "message", data: data.take(), id } : undefined;
-    lastEventId = id;
-    hasData = false;
-    eventBytes = 0;
-    type = "";
+  #takeEvent(): ServerEvent | undefined {
+    const event = this.#hasData ? { type: this.#type || "message", data: this.#data.take(), id: this.#id } : undefined;
+    this.lastEventId = this.#id;
+    this.#hasData = false;
+    this.#eventBytes = 0;
+    this.#type = "";
     return event;
   }
-
-  return {
-    push,
-    get lastEventId() {
-      return lastEventId;
-    },
-    get retryMs() {
-      return retryMs;
-    },
-  };
 }
 
 /** The next place of a byte; the chunk's length when there is none. */
@@ -138,35 +139,27 @@ function placeOf(byte: number, chunk: Buffer, start: number): number {
   return place < 0 ? chunk.length : place;
 }
 
-interface ByteStore {
-  readonly length: number;
-  append(bytes: Buffer): void;
-  /** Everything appended; the store begins anew. */
-  take(): Buffer;
-}
-
 /** Joins bytes, copying each a bounded number of times: the first come in as they are long, then room doubles. */
-function createByteStore(): ByteStore {
-  let bytes: Buffer = nothing;
-  let length = 0;
-  return {
-    get length() {
-      return length;
-    },
-    append(more) {
-      if (length + more.length > bytes.length) {
-        const roomier = Buffer.allocUnsafeSlow(Math.max(length + more.length, 2 * length));
-        bytes.copy(roomier, 0, 0, length);
-        bytes = roomier;
-      }
-      more.copy(bytes, length);
-      length += more.length;
-    },
-    take() {
-      const taken = bytes.subarray(0, length);
-      bytes = nothing;
-      length = 0;
-      return taken;
-    },
-  };
+class ByteStore {
+  #bytes: Buffer = nothing;
+  length = 0;
+
+  append(more: Buffer): void {
+    if (this.length + more.length > this.#bytes.length) {
+      // Small ones share a buffer of Node's: one of its own for each would cost more than all the rest.
+      const roomier = Buffer.allocUnsafe(Math.max(this.length + more.length, 2 * this.length));
+      this.#bytes.copy(roomier, 0, 0, this.length);
+      this.#bytes = roomier;
+    }
+    more.copy(this.#bytes, this.length);
+    this.length += more.length;
+  }
+
+  /** Everything appended; the store begins anew. */
+  take(): Buffer {
+    const taken = this.#bytes.subarray(0, this.length);
+    this.#bytes = nothing;
+    this.length = 0;
+    return taken;
+  }
 }
