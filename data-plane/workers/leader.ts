@@ -1,5 +1,5 @@
 // Leads the workers of one proxy: starts them, replaces those that die, hands each snapshot to all of them, and speaks for them.
-// They listen on one port: node:cluster takes the connections here and hands them out in turn, so that each worker has as many.
+// They listen on one port, which node:cluster opens here and each takes connections from by itself.
 // Longer than most files here: who is there, what they run and how they end is one promise.
 import { randomBytes } from "node:crypto";
 import { createServer } from "node:net";
