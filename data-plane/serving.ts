@@ -233,14 +233,14 @@ export async function startServing(
       allowedOrigins: options.allowedOrigins ?? [],
     },
   });
-  const server = openServer(app);
+  const server = openServer(app, log);
   limitConnections(server, {
     max: options.connectionsMax ?? connectionsMaxDefault,
     perAddressMax: options.connectionsPerAddress,
     log,
   });
   connections.bind(server);
-  const ownServer = options.own && openServer(app);
+  const ownServer = options.own && openServer(app, log);
   const address = ownServer ? await listen(ownServer, options.own as Place, true) : await listen(server, options);
   self.address = (ownServer ? ownAddress(options.own?.advertise, address) : options.advertise) ?? address;
   if (isWildcard(options.host) && options.advertise === undefined && store.isShared)

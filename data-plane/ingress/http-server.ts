@@ -1,6 +1,8 @@
 // HTTP servers as this proxy opens them, and how they stop without losing a call.
 import { createServer, type RequestListener, type Server } from "node:http";
-import { type AddressInfo, isIP } from "node:net";
+import { type AddressInfo, isIP, type Socket } from "node:net";
+import type { Log } from "../../common/log.ts";
+import { reasonOf } from "../backends/errors.ts";
 import { headersSeenMax } from "./front-door.ts";
 import { answerUnreadable } from "./unreadable.ts";
 
@@ -32,11 +34,15 @@ const callsMsDefault = 30_000;
 const lastMs = 1_000;
 
 /** Does not listen yet. */
-export function openServer(handle: RequestListener): Server {
+export function openServer(handle: RequestListener, log: Log): Server {
   const server = createServer(serverLimits, handle);
   server.maxHeadersCount = headersSeenMax;
   server.maxRequestsPerSocket = requestsPerSocketMax;
-  server.on("clientError", answerUnreadable);
+  server.on("clientError", (error, socket) => {
+    // With its stack and the bytes it came from, what a client does to its own connection would fill the log.
+    log.debug({ reason: reasonOf(error) }, "a client's connection failed");
+    answerUnreadable(error, socket as Socket);
+  });
   // The front door decides about expectations; Node would meet some of them, and answer others, before it.
   server.on("checkContinue", handle).on("checkExpectation", handle);
   return server;

@@ -12,7 +12,9 @@ export type SessionFacts = Pick<
   Partial<Pick<Session, "caller">>;
 
 /** What other replicas know of a session, and how they are told. */
-export type Shared = Pick<Session, "state" | "change" | "refresh">;
+export interface Shared extends Pick<Session, "change" | "refresh"> {
+  state(): SessionState;
+}
 
 export interface LocalSessions extends AsyncDisposable {
   /**
@@ -26,11 +28,6 @@ export interface LocalSessions extends AsyncDisposable {
   end(session: Session, ending?: Ending): void;
   all(): Iterable<Session>;
   readonly size: number;
-}
-
-interface Entry {
-  readonly session: Session;
-  readonly closers: Set<(ending: Ending) => void>;
 }
 
 export interface LocalSessionsOptions {
@@ -50,13 +47,13 @@ const evictableAfterMs = 60_000;
 /** Empty at first. */
 export function createLocalSessions({ idleMs, sessionsMax, ending = "over", onIdle }: LocalSessionsOptions): LocalSessions {
   // In order of use, oldest first: a Map keeps insertion order, and every use inserts anew.
-  const entries = new Map<string, Entry>();
+  const entries = new Map<string, OwnSession>();
   const sweep = setInterval(reap, Math.min(10_000, Math.max(100, idleMs / 4)));
   sweep.unref();
 
   function reap(): void {
     const oldestMs = performance.now() - idleMs;
-    for (const { session } of entries.values()) {
+    for (const session of entries.values()) {
       if (session.usedAtMs > oldestMs || session.calls.size > 0 || session.stream) continue;
       if (onIdle) onIdle(session);
       else end(session);
@@ -64,78 +61,110 @@ export function createLocalSessions({ idleMs, sessionsMax, ending = "over", onId
   }
 
   function end(session: Session, how: Ending = "over"): void {
-    const entry = entries.get(session.id);
-    if (entry?.session !== session) return;
-    entries.delete(session.id);
-    session.stream?.end();
-    for (const call of session.calls.values()) call.abort(new Error("the session ended"));
-    for (const close of entry.closers) close(how);
+    const own = entries.get(session.id);
+    if (!own || own !== session) return;
+    entries.delete(own.id);
+    own.stream?.end();
+    for (const call of own.calls.values()) call.abort(new Error("the session ended"));
+    own.finish(how);
   }
 
-  function use(entry: Entry): Session {
-    const { session } = entry;
+  function use(session: OwnSession): Session {
     session.usedAtMs = performance.now();
     entries.delete(session.id);
-    entries.set(session.id, entry);
+    entries.set(session.id, session);
     return session;
   }
 
   function makeRoom(): boolean {
     if (entries.size < sessionsMax) return true;
-    const idle = entries.values().find(({ session }) => isEvictable(session));
-    if (idle) end(idle.session, ending);
+    const idle = entries.values().find(isEvictable);
+    if (idle) end(idle, ending);
     return idle !== undefined;
   }
 
   return {
     create(facts, id = randomUUID(), shared = onlyHere()) {
       if (!makeRoom()) return undefined;
-      const closers = new Set<(how: Ending) => void>();
-      let ended: Ending | undefined;
-      closers.add((how) => {
-        ended = how;
-      });
-      const session: Session = {
-        caller: undefined,
-        ...facts,
-        id,
-        key: publicKeyOf(id),
-        get state() {
-          return shared.state;
-        },
-        change: shared.change,
-        refresh: shared.refresh,
-        stream: undefined,
-        waiting: new Map(),
-        tasks: new Map(),
-        questions: new Map(),
-        usedAtMs: 0,
-        calls: new Map(),
-        get hasEnded() {
-          return ended !== undefined;
-        },
-        onEnd(close) {
-          if (ended !== undefined) close(ended);
-          else closers.add(close);
-          return () => void closers.delete(close);
-        },
-      };
-      return use({ session, closers });
+      return use(new OwnSession(facts, id, shared));
     },
     find(id, virtualServer) {
-      const entry = entries.get(id);
-      return entry?.session.virtualServer === virtualServer ? use(entry) : undefined;
+      const session = entries.get(id);
+      return session?.virtualServer === virtualServer ? use(session) : undefined;
     },
     end,
-    all: () => entries.values().map(({ session }) => session),
+    all: () => entries.values(),
     get size() {
       return entries.size;
     },
     async [Symbol.asyncDispose]() {
       clearInterval(sweep);
-      for (const { session } of [...entries.values()]) end(session, ending);
+      for (const session of [...entries.values()]) end(session, ending);
     },
   };
+}
+
+// A class: there are thousands, each asked by every call, and V8 looks up in a table what an object literal with getters has.
+class OwnSession implements Session {
+  readonly id: string;
+  readonly key: string;
+  readonly virtualServer: string;
+  readonly identity: Session["identity"];
+  caller: Session["caller"];
+  readonly era: Session["era"];
+  readonly protocolVersion: Session["protocolVersion"];
+  readonly clientInfo: string;
+  readonly capabilities: string;
+  stream: Session["stream"] = undefined;
+  readonly waiting: Session["waiting"] = new Map();
+  readonly tasks: Session["tasks"] = new Map();
+  readonly questions: Session["questions"] = new Map();
+  usedAtMs = 0;
+  readonly calls: Session["calls"] = new Map();
+  readonly #shared: Shared;
+  readonly #closers = new Set<(how: Ending) => void>();
+  #ended: Ending | undefined;
+
+  constructor(facts: SessionFacts, id: string, shared: Shared) {
+    this.id = id;
+    this.key = publicKeyOf(id);
+    this.virtualServer = facts.virtualServer;
+    this.identity = facts.identity;
+    this.caller = facts.caller;
+    this.era = facts.era;
+    this.protocolVersion = facts.protocolVersion;
+    this.clientInfo = facts.clientInfo;
+    this.capabilities = facts.capabilities;
+    this.#shared = shared;
+  }
+
+  get state(): SessionState {
+    return this.#shared.state();
+  }
+
+  change(edit: (state: SessionState) => SessionState): Promise<void> {
+    return this.#shared.change(edit);
+  }
+
+  refresh(): Promise<void> {
+    return this.#shared.refresh();
+  }
+
+  get hasEnded(): boolean {
+    return this.#ended !== undefined;
+  }
+
+  onEnd(close: (ending: Ending) => void): () => void {
+    if (this.#ended !== undefined) close(this.#ended);
+    else this.#closers.add(close);
+    return () => void this.#closers.delete(close);
+  }
+
+  /** Tells those who wait for its end. */
+  finish(how: Ending): void {
+    this.#ended = how;
+    for (const close of this.#closers) close(how);
+  }
 }
 
 function isEvictable(session: Session): boolean {
@@ -146,9 +175,7 @@ function isEvictable(session: Session): boolean {
 function onlyHere(): Shared {
   let state: SessionState = emptyState;
   return {
-    get state() {
-      return state;
-    },
+    state: () => state,
     async change(edit) {
       state = edit(state);
     },

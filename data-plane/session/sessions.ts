@@ -152,7 +152,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   function sharedBy(key: string) {
     let last: SessionState = emptyState;
     return {
-      get state(): SessionState {
+      state(): SessionState {
         last = entries.get(key)?.stored.record.state ?? last;
         return last;
       },
