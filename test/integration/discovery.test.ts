@@ -268,7 +268,11 @@ test("in a mesh: declared ones win, an unknown group is a warning, and a new ver
   assert.equal(after.split("-")[0], before.split("-")[0]);
   assert.match(await versions(), /PROXY_STATE_SYNCED/);
   thv.set([listed("a", discovered.url), listed("b", discovered.url)]);
-  await eventually("back at the version before", async () => (await live()).every((version: string) => version === before));
+  await eventually("it is gone", async () => (await client.toolNames()).join() === "a_declared,b_discovered");
+  await eventually("both run a version without it", async () => {
+    const [first, second] = await live();
+    return first === second && first !== after && first.split("-")[0] === before.split("-")[0];
+  });
 });
 
 test("a control plane that starts while ToolHive is away still has what was there", async () => {

@@ -95,7 +95,7 @@ test("what one control plane issued and revoked holds at the other", {
   const first = stack.use(await startTrusted(folder, "a", flags));
   const second = stack.use(await startTrusted(folder, "b", flags));
   const bob = await first.operator("bob", "viewer");
-  assert.equal((await bob("get", "proxies", "--server", second.address)).code, 0);
+  await eventually("the second knows him", async () => (await bob("get", "proxies", "--server", second.address)).code === 0);
   // A token of one, spent at the other.
   await first.token("edge-1");
   const proxy = stack.use(await second.proxy("edge-1", false));
