@@ -20,9 +20,10 @@ export interface Member extends Channel<WorkerAnswers, LeaderAnswers> {
 
 /** Starts one. */
 export function forkMember(worker: number): Member {
-  cluster.setupPrimary({ exec: join(import.meta.dirname, "worker.ts"), args: [], serialization: "advanced" });
-  // Handed out from here, a connection on its way to a worker that is killed meanwhile would hang: nobody takes it back.
+  // Handed out from here, a connection on its way to a worker that is killed meanwhile would hang: nobody takes it back. The first
+  // `setupPrimary` is what reads it.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
+  cluster.setupPrimary({ exec: join(import.meta.dirname, "worker.ts"), args: [], serialization: "advanced" });
   const compiled = getCompileCacheDir(); // what this process keeps for the next start is good for them too
   const forked = cluster.fork(compiled === undefined ? {} : { NODE_COMPILE_CACHE: dirname(compiled) });
   const child = forked.process;

@@ -101,7 +101,7 @@ test("tap's filters hold together, and its table is for people", async () => {
 });
 
 test("what is too much is counted, not queued", async () => {
-  await using tap = startTap("tap", "-o", "json", "--rate", "5", "--for", "3s", "--proxy", "edge-1");
+  await using tap = startTap("tap", "-o", "json", "--rate", "5", "--for", "8s", "--proxy", "edge-1");
   await tap.listens;
   for (let at = 0; at < 200; at += 1) await clients[0]?.call("b_hello");
   assert.equal(await tap.ended, 0);
@@ -110,7 +110,7 @@ test("what is too much is counted, not queued", async () => {
     0,
   );
   assert.equal(tap.lines.length + leftOut, 200);
-  assert.ok(tap.lines.length <= 25, String(tap.lines.length));
+  assert.ok(tap.lines.length <= 50, String(tap.lines.length));
 });
 
 test("Ctrl-C ends a tap with 130 and no stack, and proxies tell no more", async () => {
