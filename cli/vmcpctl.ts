@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // vmcpctl: drives a control plane. Commands load what they need when they run, so that help is quick.
+// Longer than most files here: it is the table of all commands and flags, and what they do stands elsewhere.
 import "./compile-cache.ts";
 import { Command, CommanderError, InvalidArgumentError, Option, type OptionValues } from "commander";
 import { softwareVersion } from "../common/version.ts";

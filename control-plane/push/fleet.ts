@@ -1,4 +1,5 @@
 // All proxies that are or were connected: who runs what, how their backends are, and what their clients see.
+// Longer than most files here: whoever connects, reports or leaves changes one list, and those who wait for it are told here.
 import { status } from "@grpc/grpc-js";
 import type { Log } from "../../common/log.ts";
 import type { GetRolloutResponse, Proxy as ProxyRow } from "../../proto/gen/vmcp/admin/v1/admin_pb.ts";

@@ -4,6 +4,8 @@
 //
 // What plain clients see is shared by the fleet: one proxy watches a backend and the others rest, with the catalog that they are given.
 // Of that and what was listed here, the one that came last counts.
+//
+// Longer than most files here: which listing counts is decided from all of them, by one state.
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Message } from "../mcp/json-rpc.ts";
 import type { Credential } from "../outgoing-auth/credential.ts";
